@@ -1,0 +1,1 @@
+//! What a job is, who may use it, reservations and metering.

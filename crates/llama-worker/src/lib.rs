@@ -1,0 +1,1 @@
+//! The child process that alone links llama.cpp.

@@ -1,0 +1,1 @@
+//! Listeners, transports, the pipeline, the admin API.

@@ -1,0 +1,1 @@
+//! SQLite: schema, migrations, repositories. Only this crate knows SQL.
