@@ -1,1 +1,3 @@
 //! The child process that alone links llama.cpp.
+
+pub mod template;
