@@ -31,7 +31,7 @@ as_root() {
   elif have sudo; then
     sudo env DEBIAN_FRONTEND=noninteractive "$@"
   else
-    die "this needs root and there is no sudo; run as root: $*"
+    die "this needs root, and there is no sudo to ask; as root, run this and then this script again: $*"
   fi
 }
 
@@ -50,6 +50,11 @@ apt_install() {
   Fedora: dnf install cmake gcc-c++ clang-devel pkgconf-pkg-config make git python3-pip nodejs-npm ShellCheck
   macOS:  xcode-select --install; brew install cmake python node shellcheck
 then run this again"
+  if [ "$(id -u)" -ne 0 ] && ! have sudo; then
+    die "missing: $*. There is no sudo here, so as root:
+  apt-get update && apt-get install --no-install-recommends $*
+then run this again"
+  fi
   say "installing from Debian: $*"
   apt_update
   as_root apt-get -o DPkg::Lock::Timeout=120 install -y -qq --no-install-recommends "$@" </dev/null >&2 ||

@@ -34,16 +34,20 @@ setup_node_sdk() {
   sha256_of "$package_dir/package-lock.json" >"$package_dir/node_modules/.installed"
 }
 
+download_prometheus() (
+  cd "$cache_dir/prometheus" && apt-get -qq -o APT::Sandbox::User="$(id -un)" download prometheus </dev/null >&2
+)
+
 # Only the one program is taken from Debian's package: installing the package would start a Prometheus.
 setup_promtool() {
   if have promtool; then return; fi
   have apt-get || die "promtool is missing: install Prometheus (macOS: brew install prometheus) and run this again"
   say "taking promtool from Debian's package prometheus into $tools_dir/bin"
-  apt_update
   local work_dir=$cache_dir/prometheus
   rm -rf "$work_dir"
   mkdir -p "$work_dir" "$tools_dir/bin"
-  (cd "$work_dir" && apt-get -qq -o APT::Sandbox::User=root download prometheus </dev/null >&2) ||
+  # Needs no root unless the package lists are missing or too old.
+  download_prometheus 2>/dev/null || { apt_update && download_prometheus; } ||
     die "apt-get could not download the package prometheus; see its message above"
   dpkg-deb --fsys-tarfile "$work_dir"/prometheus_*.deb | tar -x -C "$work_dir" ./usr/bin/promtool
   mv "$work_dir/usr/bin/promtool" "$tools_dir/bin/promtool"
