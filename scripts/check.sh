@@ -13,11 +13,11 @@ cargo_tool cargo-deny 0.20.2
 check_advisories() {
   local log=$target_dir/advisory-fetch.log
   if cargo deny --log-level error fetch db >"$log" 2>&1 </dev/null; then
-    cargo deny --locked check --disable-fetch advisories
+    step "advisories" cargo deny --locked check --disable-fetch advisories
   else
-    say "SKIPPED: security advisories were NOT checked, since their database cannot be fetched from here:"
-    tail -n 1 "$log" >&2
-    say "run 'make check' where the RustSec database can be reached before a release"
+    say "== advisories: SKIPPED, dependencies were NOT checked against the RustSec database: it cannot be fetched from here"
+    grep -E 'ERROR|fatal' "$log" | tail -n 1 >&2
+    say "run 'make check' where that database can be reached before a release"
   fi
 }
 
@@ -25,6 +25,6 @@ step "format" cargo fmt --all --check
 step "scripts" shellcheck --external-sources scripts/*.sh .ci/run
 step "unused dependencies" cargo machete --skip-target-dir
 step "licences, bans, sources" cargo deny --locked check --hide-inclusion-graph licenses bans sources
-step "advisories" check_advisories
+check_advisories
 step "lints" cargo clippy --locked --workspace --all-targets -- -D warnings
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
