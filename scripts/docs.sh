@@ -10,7 +10,7 @@ case ${1:-} in
   *) die "usage: docs.sh [--check]" ;;
 esac
 
-cargo build --quiet --locked --workspace --bins
+cargo build --quiet --locked -p node
 new_dir=$(mktemp -d)
 trap 'rm -rf "$new_dir"' EXIT
 

@@ -7,12 +7,10 @@ scripts/setup-build.sh
 environment=$(scripts/setup-test.sh)
 while IFS= read -r assignment; do export "${assignment?}"; done <<<"$environment"
 
-# Tests start the binary itself, so it must be there and current whatever is selected.
-step "build" cargo build --locked --workspace --bins
 profile=default
 if [ -n "${CI:-}" ]; then profile=ci; fi
 if [ $# -gt 0 ]; then
-  step "tests: $*" cargo nextest run --locked --workspace --profile "$profile" "$@"
+  step "tests: $*" cargo nextest run --locked --profile "$profile" "$@"
   exit
 fi
 step "tests" cargo nextest run --locked --workspace --profile "$profile"
