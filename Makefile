@@ -13,8 +13,8 @@ help: ## Say what can be made
 
 run: ## Build the node, fetch the default model and serve it (DATA_DIR=data, LISTEN=127.0.0.1:8080)
 	@scripts/setup-build.sh
-	cargo build --release --locked -p node
 	@scripts/fetch-model.sh "$(DATA_DIR)" >/dev/null
+	cargo build --release --locked -p node
 	@exec "$(TARGET_DIR)/release/llm-node" serve --quickstart --data-dir "$(DATA_DIR)" $(if $(LISTEN),--listen "$(LISTEN)")
 
 test: ## Run every test, on the real binary and the real model (ARGS="-p auth" selects)
