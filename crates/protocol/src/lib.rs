@@ -7,6 +7,9 @@
 pub mod error;
 pub mod ids;
 pub mod inference;
+pub mod json;
+pub mod native;
+pub mod openai;
 
 pub use error::{ApiError, Blame, ErrorCode};
 pub use ids::{InvalidId, JobId, RequestId, SessionId, Subject, TenantId};

@@ -1,0 +1,70 @@
+//! The Origin allow-list (RFC 6454) for WebSocket upgrades.
+//!
+//! A browser lets any page open a WebSocket to any host and sends no preflight, so this header is all that stands
+//! between a page that the operator's users happen to visit and a node on their loopback interface.
+
+use http::{HeaderMap, header::ORIGIN};
+
+use crate::Settings;
+
+/// Lets every origin in.
+const ANY: &str = "*";
+
+/// Whether an upgrade with these headers may go on. No `Origin` means no browser, which the list is not about.
+/// Several `Origin` headers, or one that is not text, are refused: RFC 6454 section 7.3 allows at most one.
+pub(crate) fn allowed(settings: &Settings, headers: &HeaderMap) -> bool {
+    let mut origins = headers.get_all(ORIGIN).iter();
+    let Some(origin) = origins.next() else { return true };
+    if origins.next().is_some() {
+        return false;
+    }
+    let Ok(origin) = origin.to_str() else { return false };
+    // Scheme and host are case-insensitive (RFC 3986 section 6.2.2.1), and a serialised origin has nothing else.
+    settings.allowed_origins.iter().any(|listed| listed == ANY || listed.eq_ignore_ascii_case(origin))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn check(listed: &[&str], origins: &[&[u8]], expected: bool) {
+        let settings = Settings {
+            allowed_origins: listed.iter().map(|&origin| origin.to_owned()).collect(),
+            ..Settings::default()
+        };
+        let mut headers = HeaderMap::new();
+        for origin in origins {
+            headers.append(ORIGIN, HeaderValue::from_bytes(origin).expect("a header value"));
+        }
+        assert_eq!(allowed(&settings, &headers), expected, "{listed:?} {origins:?}");
+    }
+
+    #[test]
+    fn only_listed_origins_of_browsers_pass() {
+        const APP: &str = "https://app.example";
+        check(&[], &[b"https://app.example"], false);
+        check(&[APP], &[b"https://evil.example"], false);
+        check(&[APP], &[b"http://app.example"], false);
+        check(&[APP], &[b"https://app.example:8443"], false);
+        check(&[APP], &[b"https://app.example.evil.example"], false);
+        check(&[APP], &[b"https://app.example/"], false);
+        check(&[APP], &[b"null"], false);
+        check(&[APP], &[b""], false);
+        check(&[APP], &[b"*"], false);
+        check(&[APP], &[b"https://app.example", b"https://evil.example"], false);
+        check(&["*"], &[b"https://app.example", b"https://app.example"], false);
+        check(&["*"], &[b"\xff"], false);
+
+        check(&[APP], &[b"https://app.example"], true);
+        check(&["https://other.example", APP], &[b"HTTPS://App.Example"], true);
+        check(&["*"], &[b"null"], true);
+    }
+
+    #[test]
+    fn no_origin_is_not_a_browser() {
+        check(&[], &[], true);
+        check(&["https://app.example"], &[], true);
+    }
+}
