@@ -1,0 +1,70 @@
+//! The sections and their keys. What a key does is said here once; the struct, the checks, the example file and
+//! docs/configuration.md all come from it.
+
+mod engine;
+mod server;
+
+use std::time::Duration;
+
+pub(crate) use self::{
+    engine::{Engine, EngineKind, Repack},
+    server::Server,
+};
+use crate::config::{
+    schema::section,
+    value::{LogFilter, Raw, Secret, Value, choice},
+};
+
+section! {
+    /// Operators' listener: `/metrics` and `/admin/v1/*`. It has no authentication of its own.
+    Admin as "admin" {
+        /// Address of the operators' listener. Only a loopback address is taken: bring a tunnel or an authenticating
+        /// proxy to it, not the internet.
+        restart listen: std::net::SocketAddr = ([127, 0, 0, 1], 9091).into();
+    }
+}
+
+section! {
+    /// Who may use the node.
+    Auth as "auth" {
+        /// Whether a token is asked for. Without it the node listens on loopback addresses only, and nothing is charged.
+        restart enabled: bool = true;
+        /// Secret of at least 32 bytes that signs the node's tokens (HS256). Without one, the node generates its own
+        /// in `<data dir>/secrets/`.
+        restart jwt_secret: Option<Secret> = None;
+        /// How long a token is valid when its issue does not say.
+        restart token_expiry: Duration = Duration::from_secs(24 * 3600), Duration::from_secs(1)..=Duration::from_secs(366 * 24 * 3600);
+    }
+}
+
+section! {
+    /// What requests are charged to.
+    Jobs as "jobs" {
+        /// Most tokens of one answer, whatever the client asks.
+        live max_tokens_per_request: u32 = 8192, 1..=1_000_000;
+        /// Tokens of an answer when the client does not say.
+        live max_tokens_default: u32 = 1024, 1..=1_000_000;
+    }
+}
+
+choice! {
+    /// How a log line is written.
+    LogFormat {
+        /// Text on a terminal, JSON otherwise.
+        Auto = "auto",
+        /// For people.
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
+
+section! {
+    /// Logs, on standard error. They never hold a prompt, an answer, a token or a key.
+    Log as "log" {
+        /// What is logged: off, error, warn, info, debug or trace, or levels by target (`info,server=debug`).
+        live level: LogFilter = LogFilter::read(&Raw::Text("info".into())).expect("info is a level");
+        /// How: `text`, `json`, or `auto`: text on a terminal and JSON otherwise.
+        restart format: LogFormat = LogFormat::Auto;
+    }
+}

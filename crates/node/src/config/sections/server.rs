@@ -1,0 +1,61 @@
+use std::time::Duration;
+
+use crate::config::{
+    schema::section,
+    value::{ByteSize, WebOrigin},
+};
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+section! {
+    /// The public listener, its limits and deadlines. Each limit that is hit is counted in
+    /// `llm_node_limit_hits_total{limit}`.
+    Server as "server" {
+        /// Address of the public listener. Port 0 takes a free one.
+        restart listen: std::net::SocketAddr = ([127, 0, 0, 1], 8080).into();
+        /// Whether something in front of the node terminates TLS. This build does not: without it, only loopback
+        /// addresses are taken.
+        restart behind_proxy: bool = false;
+        /// Browser origins that may connect; `*` is every one. Requests without an `Origin` header are not from
+        /// browsers and not concerned.
+        live allowed_origins: Vec<WebOrigin> = Vec::new();
+        /// Connections in all.
+        live connections_max: usize = 16_384, 1..=1_000_000;
+        /// Connections from one address. Behind a proxy all have the proxy's address.
+        live connections_per_address_max: usize = 1024, 1..=1_000_000;
+        /// Time for a connection to send its request head.
+        live handshake_timeout: Duration = secs(10), Duration::from_millis(100)..=secs(300);
+        /// Time for a new WebSocket to send its first message.
+        live first_message_timeout: Duration = secs(30), Duration::from_millis(100)..=secs(3600);
+        /// Time without any frame from the client after which a WebSocket is closed. Pongs count.
+        live idle_timeout: Duration = secs(300), Duration::from_millis(100)..=secs(86_400);
+        /// Interval of protocol pings on a WebSocket.
+        live ping_interval: Duration = secs(30), Duration::from_millis(100)..=secs(3600);
+        /// Time for one frame or body chunk to be taken by a slow client.
+        live write_timeout: Duration = secs(30), Duration::from_millis(100)..=secs(3600);
+        /// Largest HTTP body.
+        live body_bytes_max: ByteSize = ByteSize::mib(4), ByteSize::kib(1)..=ByteSize::mib(64);
+        /// Largest WebSocket frame.
+        live frame_bytes_max: ByteSize = ByteSize::mib(1), ByteSize::kib(1)..=ByteSize::mib(64);
+        /// Largest WebSocket message, of one frame or several.
+        live message_bytes_max: ByteSize = ByteSize::mib(4), ByteSize::kib(1)..=ByteSize::mib(64);
+        /// Time for one answer, its wait in the queue included.
+        live request_timeout: Duration = secs(600), Duration::from_millis(100)..=secs(86_400);
+        /// Time that running answers get to finish when the node is told to stop.
+        live drain_timeout: Duration = secs(30), Duration::ZERO..=secs(3600);
+        /// Sessions that one native connection may hold.
+        live sessions_per_connection_max: usize = 16, 1..=10_000;
+        /// Messages that a native session keeps as history.
+        live history_messages_max: usize = 512, 2..=100_000;
+        /// Bytes that a native session keeps as history.
+        live history_bytes_max: ByteSize = ByteSize::mib(1), ByteSize::kib(1)..=ByteSize::mib(64);
+        /// Responses that are kept for `previous_response_id`, over all clients.
+        live responses_stored_max: usize = 10_000, 0..=1_000_000;
+        /// Bytes of them.
+        live responses_stored_bytes_max: ByteSize = ByteSize::mib(64), ByteSize(0)..=ByteSize::mib(16 * 1024);
+        /// Time that a stored response is kept.
+        live responses_stored_for: Duration = secs(3600), secs(1)..=secs(30 * 86_400);
+    }
+}
