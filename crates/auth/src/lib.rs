@@ -1,1 +1,11 @@
-//! Tokens and secrets: who speaks.
+//! Who speaks: tokens and the secret behind them.
+//!
+//! [`TokenService`] is the one module that decides about tokens, for every transport and every command.
+
+mod claims;
+mod secret;
+mod token;
+
+pub use claims::{Claims, Grant, Permission, Permissions};
+pub use secret::{JwtSecret, SECRET_BYTES_MIN, SecretError};
+pub use token::{IssuedToken, TOKEN_BYTES_MAX, TokenError, TokenService};

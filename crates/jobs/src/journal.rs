@@ -1,0 +1,97 @@
+//! Writes the delivered counts of running requests to the store, all that changed in one transaction.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use store::{ReservationId, Store};
+use tokio::{sync::Notify, time::MissedTickBehavior};
+
+use crate::JobsConfig;
+
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    delivered: AtomicU32,
+    journalled: AtomicU32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Journal {
+    live: Mutex<HashMap<ReservationId, Arc<Counts>>>,
+    due: Notify,
+    journal_tokens: u32,
+}
+
+impl Journal {
+    pub(crate) fn start(store: Store, config: JobsConfig) -> Arc<Self> {
+        let journal =
+            Arc::new(Self { live: Mutex::default(), due: Notify::new(), journal_tokens: config.journal_tokens.max(1) });
+        tokio::spawn(run(Arc::downgrade(&journal), store, config));
+        journal
+    }
+
+    pub(crate) fn open(&self, id: ReservationId) -> Arc<Counts> {
+        let counts = Arc::new(Counts::default());
+        self.live.lock().insert(id, Arc::clone(&counts));
+        counts
+    }
+
+    pub(crate) fn close(&self, id: ReservationId) {
+        self.live.lock().remove(&id);
+    }
+
+    pub(crate) fn delivered(&self, counts: &Counts, tokens: u32) {
+        let delivered = counts.delivered.fetch_add(tokens, Ordering::Relaxed) + tokens;
+        if delivered - counts.journalled.load(Ordering::Relaxed) >= self.journal_tokens {
+            self.due.notify_one();
+        }
+    }
+
+    fn changed(&self) -> Vec<(ReservationId, u32, Arc<Counts>)> {
+        let live = self.live.lock();
+        let now = live.iter().map(|(id, counts)| (*id, counts.delivered.load(Ordering::Relaxed), counts));
+        now.filter(|(_, delivered, counts)| *delivered != counts.journalled.load(Ordering::Relaxed))
+            .map(|(id, delivered, counts)| (id, delivered, Arc::clone(counts)))
+            .collect()
+    }
+}
+
+impl Counts {
+    pub(crate) fn total(&self) -> u32 {
+        self.delivered.load(Ordering::Relaxed)
+    }
+}
+
+/// Ends when the journal is dropped: at the next tick, at the latest.
+async fn run(journal: Weak<Journal>, store: Store, config: JobsConfig) {
+    let mut tick = tokio::time::interval(config.journal_interval);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        loop {
+            let Some(journal) = journal.upgrade() else { return };
+            let changed = journal.changed();
+            if !changed.is_empty() {
+                let counts = changed.iter().map(|(id, delivered, _)| (*id, *delivered)).collect();
+                match store.journal(counts).await {
+                    Ok(()) => {
+                        for (_, delivered, counts) in changed {
+                            counts.journalled.store(delivered, Ordering::Relaxed);
+                        }
+                    }
+                    Err(error) => tracing::error!(%error, "delivered tokens could not be journalled; retrying"),
+                }
+            }
+            // Before the interval is over, a request that delivered `journal_tokens` makes it due.
+            let due = tokio::time::timeout(config.journal_interval, journal.due.notified()).await;
+            if due.is_err() {
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,66 @@
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use crate::JobError;
+
+/// What is counted about jobs.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    pub(crate) charged_tokens: Counter,
+    pub(crate) reserved_tokens: Gauge,
+    pub(crate) reservations: Gauge,
+    pub(crate) settlement_failures: Counter,
+    refusals: Family<[(&'static str, &'static str); 1], Counter>,
+}
+
+impl Metrics {
+    /// Registers every series, refusals pre-created at zero.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "llm_node_charged_tokens",
+            "Generated tokens charged to jobs",
+            metrics.charged_tokens.clone(),
+        );
+        registry.register(
+            "llm_node_reserved_tokens",
+            "Tokens reserved by running requests",
+            metrics.reserved_tokens.clone(),
+        );
+        registry.register("llm_node_reservations", "Running requests with a reservation", metrics.reservations.clone());
+        registry.register(
+            "llm_node_settlement_failures",
+            "Settlements that the store refused; they are settled from the journal at the next start",
+            metrics.settlement_failures.clone(),
+        );
+        registry.register(
+            "llm_node_job_refusals",
+            "Requests refused by a job check, by reason",
+            metrics.refusals.clone(),
+        );
+        for reason in JobError::REASONS {
+            drop(metrics.refusals.get_or_create(&[("reason", reason)]));
+        }
+        metrics
+    }
+
+    pub(crate) fn refused(&self, error: &JobError) {
+        match error {
+            JobError::Store(source) => tracing::error!(%source, "a job cannot be checked; the request is refused"),
+            other => tracing::debug!(check = other.reason(), "a job check failed"),
+        }
+        self.refusals.get_or_create(&[("reason", error.reason())]).inc();
+    }
+
+    pub(crate) fn reserved(&self, tokens: u32) {
+        self.reservations.inc();
+        self.reserved_tokens.inc_by(i64::from(tokens));
+    }
+
+    pub(crate) fn released(&self, tokens: u32) {
+        self.reservations.dec();
+        self.reserved_tokens.dec_by(i64::from(tokens));
+    }
+}

@@ -1,0 +1,112 @@
+use std::{fmt, sync::Arc};
+
+use store::{ReservationId, Settlement, Store, StoreError};
+
+use crate::{
+    Metrics,
+    journal::{Counts, Journal},
+    now,
+};
+
+/// How a request ended, for the record.
+#[derive(Debug, Clone, Copy)]
+pub struct Outcome {
+    /// Tokens of the prompt: recorded, not charged.
+    pub prompt_tokens: u32,
+    /// `stop`, `length`, `cancelled` or `error`.
+    pub reason: &'static str,
+}
+
+/// A running request's claim on its job. Settle it; one that is dropped unsettled is settled in the background at
+/// what was delivered, which is nothing if nothing was.
+pub struct Reservation {
+    store: Store,
+    journal: Arc<Journal>,
+    metrics: Metrics,
+    counts: Arc<Counts>,
+    id: ReservationId,
+    tokens: u32,
+    open: bool,
+}
+
+impl fmt::Debug for Reservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reservation").field("id", &self.id).field("tokens", &self.tokens).finish_non_exhaustive()
+    }
+}
+
+impl Reservation {
+    pub(crate) fn new(store: Store, journal: Arc<Journal>, metrics: Metrics, id: ReservationId, tokens: u32) -> Self {
+        let counts = journal.open(id);
+        Self { store, journal, metrics, counts, id, tokens, open: true }
+    }
+
+    /// How many tokens were granted.
+    #[must_use]
+    pub fn tokens(&self) -> u32 {
+        self.tokens
+    }
+
+    /// Notes that so many more tokens were handed to the client.
+    pub fn delivered(&self, tokens: u32) {
+        self.journal.delivered(&self.counts, tokens);
+    }
+
+    /// Charges what was delivered and gives back the rest, durably. Returns what was charged.
+    ///
+    /// # Errors
+    /// When the store fails: the reservation stays open in it and is settled from the journal at the next start.
+    pub async fn settle(mut self, outcome: Outcome) -> Result<u32, StoreError> {
+        let settlement = self.close(outcome);
+        finish(&self.store, &self.metrics, settlement).await
+    }
+
+    /// Ends the journal's interest and the gauges; what is left is the store's.
+    fn close(&mut self, outcome: Outcome) -> Settlement {
+        self.open = false;
+        self.journal.close(self.id);
+        self.metrics.released(self.tokens);
+        let delivered = self.counts.total();
+        if delivered > self.tokens {
+            tracing::error!(delivered, granted = self.tokens, "more was delivered than granted; charging the grant");
+        }
+        Settlement {
+            id: self.id,
+            prompt_tokens: outcome.prompt_tokens,
+            completion_tokens: delivered.min(self.tokens),
+            outcome: outcome.reason,
+            settled_at: now(),
+        }
+    }
+}
+
+async fn finish(store: &Store, metrics: &Metrics, settlement: Settlement) -> Result<u32, StoreError> {
+    match store.settle(settlement).await {
+        Ok(_) => {
+            metrics.charged_tokens.inc_by(u64::from(settlement.completion_tokens));
+            Ok(settlement.completion_tokens)
+        }
+        Err(error) => {
+            metrics.settlement_failures.inc();
+            tracing::error!(%error, "a settlement failed; it will be settled from the journal at the next start");
+            Err(error)
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if !self.open {
+            return;
+        }
+        let settlement = self.close(Outcome { prompt_tokens: 0, reason: "cancelled" });
+        let (store, metrics) = (self.store.clone(), self.metrics.clone());
+        // Outside a runtime (the process is ending) the next start settles it.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                // `finish` logs and counts a failure.
+                let _ = finish(&store, &metrics, settlement).await;
+            });
+        }
+    }
+}
