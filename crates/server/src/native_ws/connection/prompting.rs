@@ -1,0 +1,139 @@
+//! Prompts and what comes of them.
+
+use std::sync::Arc;
+
+use futures_util::stream::StreamExt as _;
+use protocol::{
+    ApiError, SessionId,
+    inference::{FinishReason, InferenceRequest, Message, Prompt, Role, Usage},
+    native::{MessageId, PromptMessage},
+};
+
+use super::Connection;
+use crate::{
+    native_ws::{
+        answering::{self, Event},
+        history::{Caps, History},
+        sessions::Ended,
+        turn::{Asked, Turn},
+    },
+    pipeline::{AnswerEvent, Request},
+    request_id,
+    ws::Gone,
+};
+
+/// The endpoint's name in metrics.
+const ENDPOINT: &str = "native_ws";
+
+impl Connection {
+    /// Hands a prompt to the pipeline; its events come to [`Self::report`].
+    pub(super) fn prompt(&mut self, id: Option<MessageId>, mut asked: PromptMessage) -> Result<(), ApiError> {
+        let who = self.identity.current()?;
+        let settings = self.app.settings();
+        let context = match asked.context.take() {
+            Some(context) => Some(History::new(context, Caps::of(&settings))?.0),
+            None => None,
+        };
+        let max = settings.sessions_per_connection_max;
+        let place = match self.sessions.place(&asked, context.as_ref(), max) {
+            Ok(place) => place,
+            Err(error) => {
+                self.count_limit(&error);
+                return Err(error);
+            }
+        };
+        let mut messages = place.history.messages().to_vec();
+        messages.push(Message { role: Role::User, content: asked.prompt.clone() });
+        let (session_id, job, answer_index) = (place.session_id, place.job, place.index + 1);
+        let request = Request {
+            id: request_id::fresh(),
+            endpoint: ENDPOINT,
+            session: Some(session_id.clone()),
+            job,
+            inference: InferenceRequest {
+                max_tokens: asked.max_tokens,
+                sampling: asked.sampling,
+                stop: asked.stop,
+                ..InferenceRequest::new(asked.model, Prompt::Chat { messages, trim_oldest: true })
+            },
+        };
+        let turn = Turn::new(Asked {
+            id,
+            session_id: session_id.clone(),
+            request_id: request.id.clone(),
+            stream: asked.stream,
+            prompt: asked.prompt,
+            context,
+            answer_index,
+        });
+        let events = answering::events(Arc::clone(&self.app), who, request, turn.cancel.clone());
+        self.sessions.existing(&session_id)?.turn = Some(turn);
+        self.answers.push(events.map(move |event| (session_id.clone(), event)).boxed());
+        Ok(())
+    }
+
+    /// Stops the running answer of one session, or of all; their ends follow. Silent where nothing runs.
+    pub(super) fn stream_cancel(&mut self, session_id: Option<&SessionId>) -> Result<(), ApiError> {
+        self.identity.known()?;
+        self.sessions.turns(session_id).for_each(|turn| turn.cancel.cancel());
+        Ok(())
+    }
+
+    /// Tells the client what happened to its prompt.
+    pub(super) async fn report(&mut self, session_id: SessionId, event: Event) -> Result<(), Gone> {
+        let Some(turn) = self.sessions.get_mut(&session_id).and_then(|session| session.turn.as_mut()) else {
+            return Ok(());
+        };
+        match event {
+            Event::Accepted(info) => turn.accepted(info.requested_tokens, info.max_tokens, info.context_tokens),
+            Event::Answer(AnswerEvent::Started { trimmed_messages, .. }) => turn.started(trimmed_messages),
+            Event::Answer(AnswerEvent::Delta(delta)) => {
+                if let Some(chunk) = turn.delta(&delta) {
+                    self.socket.send_json(&chunk).await?;
+                }
+            }
+            Event::Answer(AnswerEvent::Finished(settled)) => {
+                self.finish(session_id, settled.reason, &settled.usage).await?;
+            }
+            Event::NotStarted => self.finish(session_id, FinishReason::Cancelled, &Usage::default()).await?,
+            Event::Answer(AnswerEvent::Failed { error, settled }) => {
+                self.fail(session_id, &error, Some(&settled.usage)).await?;
+            }
+            Event::Refused(error) => self.fail(session_id, &error, None).await?,
+        }
+        Ok(())
+    }
+
+    async fn finish(&mut self, session_id: SessionId, reason: FinishReason, usage: &Usage) -> Result<(), Gone> {
+        let Some(mut turn) = self.take_turn(&session_id) else { return Ok(()) };
+        for frame in turn.finished(reason, usage) {
+            self.socket.send_json(&frame).await?;
+        }
+        let ended = self.sessions.end_turn(&session_id, turn.kept(reason), Caps::of(&self.app.settings()));
+        self.after_turn(&session_id, ended).await
+    }
+
+    async fn fail(&mut self, session_id: SessionId, error: &ApiError, usage: Option<&Usage>) -> Result<(), Gone> {
+        let Some(turn) = self.take_turn(&session_id) else { return Ok(()) };
+        self.app.metrics.error_sent(error.code);
+        for frame in turn.failed(error, usage) {
+            self.socket.send_json(&frame).await?;
+        }
+        let ended = self.sessions.end_turn(&session_id, None, Caps::of(&self.app.settings()));
+        self.after_turn(&session_id, ended).await
+    }
+
+    fn take_turn(&mut self, session_id: &SessionId) -> Option<Turn> {
+        self.sessions.get_mut(session_id)?.turn.take()
+    }
+
+    async fn after_turn(&mut self, session_id: &SessionId, ended: Ended) -> Result<(), Gone> {
+        if let Some(limit) = ended.trimmed_for {
+            self.app.metrics.limit_hit(limit);
+        }
+        match ended.session_end {
+            Some(id) => self.acknowledge_end(id.as_ref(), session_id).await,
+            None => Ok(()),
+        }
+    }
+}
