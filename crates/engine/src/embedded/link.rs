@@ -1,0 +1,148 @@
+use std::time::Duration;
+
+use engine_ipc::{FRAME_BYTES_MAX, FrameError, FromWorker, ToWorker, decode, encode};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    process::Child,
+    sync::mpsc,
+    task::AbortHandle,
+    time::Instant,
+};
+
+use super::launch::Launched;
+
+/// Frames read and not yet handled; the reader waits beyond it.
+const INCOMING_FRAMES_MAX: usize = 64;
+/// Grace between a closed socket and an unasked exit, to learn the exit status for the log.
+const EXIT_STATUS_WAIT: Duration = Duration::from_secs(1);
+
+/// The connection to one worker. Dropping it kills the worker.
+pub(super) struct Link {
+    incoming: mpsc::Receiver<Result<FromWorker, FrameError>>,
+    outgoing: mpsc::Sender<ToWorker>,
+    tasks: [AbortHandle; 2],
+    child: Option<Child>,
+    /// Since when it is ready.
+    pub(super) ready_at: Option<Instant>,
+    /// When it last said anything.
+    pub(super) heard_at: Instant,
+    /// When the next ping is due.
+    pub(super) ping_at: Instant,
+}
+
+/// The worker does not read its socket: it is hung.
+#[derive(Debug)]
+pub(super) struct OutgoingFull;
+
+impl Link {
+    /// Wires a worker up. `outgoing_max` bounds the frames that wait for it.
+    pub(super) fn new(launched: Launched, outgoing_max: usize) -> Self {
+        let (incoming_sender, incoming) = mpsc::channel(INCOMING_FRAMES_MAX);
+        let (outgoing, outgoing_receiver) = mpsc::channel(outgoing_max);
+        let reader = tokio::spawn(read_all(launched.reader, incoming_sender));
+        let writer = tokio::spawn(write_all(launched.writer, outgoing_receiver));
+        let now = Instant::now();
+        Self {
+            incoming,
+            outgoing,
+            tasks: [reader.abort_handle(), writer.abort_handle()],
+            child: launched.child,
+            ready_at: None,
+            heard_at: now,
+            ping_at: now,
+        }
+    }
+
+    /// The worker's next frame; `None` when its socket closed. Cancel-safe.
+    pub(super) async fn receive(&mut self) -> Option<Result<FromWorker, FrameError>> {
+        self.incoming.recv().await
+    }
+
+    /// Queues a frame without waiting. A worker whose socket just closed swallows it: [`Link::receive`] tells.
+    pub(super) fn send(&self, frame: ToWorker) -> Result<(), OutgoingFull> {
+        match self.outgoing.try_send(frame) {
+            Err(mpsc::error::TrySendError::Full(_)) => Err(OutgoingFull),
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+        }
+    }
+
+    /// Kills the worker and logs how it ended.
+    pub(super) fn kill(mut self, reason: &str) {
+        let Some(mut child) = self.child.take() else { return };
+        let reason = reason.to_owned();
+        tokio::spawn(async move {
+            // A worker that crashed tells more by its own status than by our SIGKILL.
+            let ended = tokio::time::timeout(EXIT_STATUS_WAIT, child.wait()).await;
+            let status = match ended {
+                Ok(status) => status,
+                Err(_elapsed) => {
+                    let _ = child.start_kill();
+                    child.wait().await
+                }
+            };
+            match status {
+                Ok(status) => tracing::warn!(%reason, %status, "worker ended"),
+                Err(error) => tracing::warn!(%reason, %error, "worker ended, its status is unknown"),
+            }
+        });
+    }
+
+    /// Asks the worker to exit, kills it after `grace`.
+    pub(super) async fn shut_down(mut self, grace: Duration) {
+        let _ = self.send(ToWorker::Shutdown);
+        let Some(mut child) = self.child.take() else { return };
+        if tokio::time::timeout(grace, child.wait()).await.is_err() {
+            tracing::warn!(grace_seconds = grace.as_secs_f64(), "the worker did not exit when asked, killing it");
+            let _ = child.kill().await;
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+async fn read_all(mut reader: impl AsyncRead + Unpin, frames: mpsc::Sender<Result<FromWorker, FrameError>>) {
+    loop {
+        let frame = read_frame(&mut reader).await;
+        let is_last = frame.is_err();
+        if frames.send(frame).await.is_err() || is_last {
+            return;
+        }
+    }
+}
+
+async fn read_frame(reader: &mut (impl AsyncRead + Unpin)) -> Result<FromWorker, FrameError> {
+    let length = reader.read_u32_le().await? as usize;
+    if length > FRAME_BYTES_MAX {
+        return Err(FrameError::TooLarge(length));
+    }
+    // Grows with what arrives: a wrong length alone allocates nothing.
+    let mut body = Vec::new();
+    reader.take(length as u64).read_to_end(&mut body).await?;
+    if body.len() < length {
+        return Err(FrameError::Io(std::io::ErrorKind::UnexpectedEof.into()));
+    }
+    decode(&body)
+}
+
+async fn write_all(mut writer: impl AsyncWrite + Unpin, mut frames: mpsc::Receiver<ToWorker>) {
+    while let Some(frame) = frames.recv().await {
+        let bytes = match encode(&frame) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                // Requests are validated and bounded far below the frame limit.
+                tracing::error!(%error, "a frame for the worker cannot be encoded");
+                return;
+            }
+        };
+        // The reader notices a closed socket too, and tells the supervisor.
+        if writer.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
+}
