@@ -97,7 +97,7 @@ codes! {
     /// A stream is already running on this session.
     StreamInProgress = "STREAM_IN_PROGRESS", 409, Client;
     /// The continued response is unknown here.
-    PreviousResponseNotFound = "PREVIOUS_RESPONSE_NOT_FOUND", 404, Client;
+    PreviousResponseNotFound = "PREVIOUS_RESPONSE_NOT_FOUND", 400, Client;
     /// No such route or object.
     NotFound = "NOT_FOUND", 404, Client;
     /// The route exists, the method does not.

@@ -9,6 +9,7 @@ pub mod ids;
 pub mod inference;
 pub mod json;
 pub mod native;
+pub mod native_http;
 pub mod openai;
 
 pub use error::{ApiError, Blame, ErrorCode};

@@ -7,7 +7,7 @@
 pub mod chat;
 pub mod completions;
 pub mod models;
-mod options;
+pub(crate) mod options;
 pub mod responses;
 
 pub use options::Streaming;

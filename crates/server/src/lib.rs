@@ -1,1 +1,25 @@
-//! Listeners, transports, the pipeline, the admin API.
+//! Listeners, transports and the pipeline.
+//!
+//! A transport only translates: its frames to a [`pipeline::Request`], [`pipeline::AnswerEvent`]s to its frames.
+//! Everything that decides (who, may they, how much) is in [`pipeline`], and no transport can reach a backend
+//! except through it.
+
+mod admin;
+pub mod app;
+mod connections;
+pub mod error;
+mod health;
+mod http;
+pub mod listen;
+pub mod metrics;
+mod native_ws;
+mod origin;
+pub mod pipeline;
+mod request_id;
+mod responses;
+pub mod settings;
+mod ws;
+
+pub use app::App;
+pub use metrics::Metrics;
+pub use settings::Settings;

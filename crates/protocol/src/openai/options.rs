@@ -15,23 +15,23 @@ use crate::{
 /// The sampling fields of a request as they were sent. Both spellings of the repeat penalty are in use: llama-server's
 /// `repeat_penalty` and vLLM's `repetition_penalty`.
 #[derive(Default)]
-pub(super) struct Options {
-    pub(super) temperature: Option<f32>,
-    pub(super) top_p: Option<f32>,
-    pub(super) top_k: Option<i64>,
-    pub(super) min_p: Option<f32>,
-    pub(super) seed: Option<i64>,
-    pub(super) repeat_penalty: Option<f32>,
-    pub(super) repetition_penalty: Option<f32>,
-    pub(super) frequency_penalty: Option<f32>,
-    pub(super) presence_penalty: Option<f32>,
-    pub(super) logit_bias: Option<BTreeMap<String, f32>>,
+pub(crate) struct Options {
+    pub(crate) temperature: Option<f32>,
+    pub(crate) top_p: Option<f32>,
+    pub(crate) top_k: Option<i64>,
+    pub(crate) min_p: Option<f32>,
+    pub(crate) seed: Option<i64>,
+    pub(crate) repeat_penalty: Option<f32>,
+    pub(crate) repetition_penalty: Option<f32>,
+    pub(crate) frequency_penalty: Option<f32>,
+    pub(crate) presence_penalty: Option<f32>,
+    pub(crate) logit_bias: Option<BTreeMap<String, f32>>,
 }
 
 impl Options {
     /// # Errors
     /// `INVALID_REQUEST` for what has no meaning; ranges are checked by [`InferenceRequest::validate`].
-    pub(super) fn into_sampling(self) -> Result<Sampling, ApiError> {
+    pub(crate) fn into_sampling(self) -> Result<Sampling, ApiError> {
         let default = Sampling::default();
         if self.repeat_penalty.is_some() && self.repetition_penalty.is_some() {
             return Err(ApiError::invalid(
@@ -72,7 +72,7 @@ fn logit_bias(entries: BTreeMap<String, f32>) -> Result<Vec<(u32, f32)>, ApiErro
 }
 
 /// Validates a request whose fields may have been sent under another name: the error names what the client wrote.
-pub(super) fn validate(request: &InferenceRequest, spellings: &[(&str, Option<&str>)]) -> Result<(), ApiError> {
+pub(crate) fn validate(request: &InferenceRequest, spellings: &[(&str, Option<&str>)]) -> Result<(), ApiError> {
     request.validate().map_err(|mut error| {
         let sent = spellings.iter().find_map(|(ours, theirs)| {
             if error.param.as_deref() == Some(*ours) { theirs.map(|theirs| (*ours, theirs)) } else { None }
@@ -87,7 +87,7 @@ pub(super) fn validate(request: &InferenceRequest, spellings: &[(&str, Option<&s
 
 /// `stop`: one string or an array of them.
 #[derive(Default)]
-pub(super) struct Stop(pub(super) Vec<String>);
+pub(crate) struct Stop(pub(super) Vec<String>);
 
 impl<'de> Deserialize<'de> for Stop {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -122,7 +122,7 @@ impl<'de> Deserialize<'de> for Stop {
 
 /// `stream_options`.
 #[derive(Clone, Copy, Default, Deserialize)]
-pub(super) struct StreamOptions {
+pub(crate) struct StreamOptions {
     include_usage: Option<bool>,
 }
 
@@ -135,7 +135,7 @@ pub struct Streaming {
 
 impl Streaming {
     /// `None` for one body in place of a stream; `stream_options` means nothing then.
-    pub(super) fn of(stream: Option<bool>, options: Option<StreamOptions>) -> Option<Self> {
+    pub(crate) fn of(stream: Option<bool>, options: Option<StreamOptions>) -> Option<Self> {
         let include_usage = options.and_then(|options| options.include_usage).unwrap_or(false);
         stream.unwrap_or(false).then_some(Self { include_usage })
     }

@@ -162,7 +162,7 @@ impl Connection {
             ClientMessage::TokenRefresh { session_id, token } => {
                 self.token_refresh(id.as_ref(), session_id, token).await
             }
-            ClientMessage::Prompt(prompt) => Ok(self.prompt(id, *prompt)?),
+            ClientMessage::Prompt(prompt) => self.prompt(id, *prompt).await,
             ClientMessage::StreamCancel { session_id } => Ok(self.stream_cancel(session_id.as_ref())?),
         }
     }

@@ -10,7 +10,7 @@ use protocol::{ApiError, ErrorCode};
 use crate::{App, pipeline::Authenticated};
 
 /// Tokens that may be refused, and messages that may come too early, before the connection is closed.
-const FAILURES_MAX: u32 = 5;
+const FAILURES_MAX: u32 = 16;
 
 /// The proven identity of a connection. Once proven, its subject never changes.
 pub(super) struct Identity {

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use futures_util::stream::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use protocol::{
     ApiError, SessionId,
     inference::{FinishReason, InferenceRequest, Message, Prompt, Role, Usage},
     native::{MessageId, PromptMessage},
 };
 
-use super::Connection;
+use super::{Connection, Failure};
 use crate::{
     native_ws::{
         answering::{self, Event},
@@ -26,8 +26,8 @@ use crate::{
 const ENDPOINT: &str = "native_ws";
 
 impl Connection {
-    /// Hands a prompt to the pipeline; its events come to [`Self::report`].
-    pub(super) fn prompt(&mut self, id: Option<MessageId>, mut asked: PromptMessage) -> Result<(), ApiError> {
+    /// Hands a prompt to the pipeline; what becomes of it comes to [`Self::report`].
+    pub(super) async fn prompt(&mut self, id: Option<MessageId>, mut asked: PromptMessage) -> Result<(), Failure> {
         let who = self.identity.current()?;
         let settings = self.app.settings();
         let context = match asked.context.take() {
@@ -39,7 +39,7 @@ impl Connection {
             Ok(place) => place,
             Err(error) => {
                 self.count_limit(&error);
-                return Err(error);
+                return Err(error.into());
             }
         };
         let mut messages = place.history.messages().to_vec();
@@ -68,8 +68,15 @@ impl Connection {
         });
         let events = answering::events(Arc::clone(&self.app), who, request, turn.cancel.clone());
         self.sessions.existing(&session_id)?.turn = Some(turn);
-        self.answers.push(events.map(move |event| (session_id.clone(), event)).boxed());
-        Ok(())
+        let mut events = events.map(move |event| (session_id.clone(), event)).boxed();
+        // A refusal that needs no waiting goes out before the next message is read: replies keep the order of their
+        // requests where they can.
+        let first = events.next().now_or_never().flatten();
+        self.answers.push(events);
+        match first {
+            Some((session_id, event)) => Ok(self.report(session_id, event).await?),
+            None => Ok(()),
+        }
     }
 
     /// Stops the running answer of one session, or of all; their ends follow. Silent where nothing runs.

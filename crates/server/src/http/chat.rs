@@ -1,0 +1,71 @@
+//! `POST /v1/chat/completions`: JSON, or `chat.completion.chunk` events.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension, Json,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use protocol::{
+    RequestId,
+    openai::chat::{self, Reply},
+};
+use serde_json::json;
+
+use super::{
+    body::receive,
+    sse::{self, Event, Gone},
+    steps::{Step, Steps},
+    unix_secs,
+};
+use crate::{
+    App,
+    error::{HttpError, openai},
+    pipeline,
+};
+
+const ENDPOINT: &str = "chat_completions";
+
+pub(super) async fn handle(
+    State(app): State<Arc<App>>,
+    Extension(id): Extension<RequestId>,
+    request: Request,
+) -> Result<Response, HttpError> {
+    let (who, request) = receive::<chat::Request>(&app, request).await?;
+    let streaming = request.streaming();
+    let request =
+        pipeline::Request { id, endpoint: ENDPOINT, session: None, job: None, inference: request.into_inference()? };
+    let answer = app.pipeline.answer(&who, request).await?;
+    let info = answer.info();
+    let include_usage = streaming.is_some_and(|streaming| streaming.include_usage);
+    let reply = Reply::new(&info.request_id, unix_secs(info.created), info.model.clone(), include_usage);
+    let steps = Steps::start(answer).await?;
+    if streaming.is_some() {
+        return Ok(sse::respond(&app, move |out| stream(reply, steps, out)));
+    }
+    let (answer, settled) = steps.collect().await?;
+    Ok(Json(reply.completion(&answer, settled.reason, settled.usage)).into_response())
+}
+
+async fn stream(reply: Reply, mut steps: Steps, mut out: sse::Sender) -> Result<(), Gone> {
+    out.send(Event::json(&reply.first())).await?;
+    loop {
+        match steps.next().await {
+            Step::Delta(delta) => {
+                if let Some(chunk) = reply.delta(&delta) {
+                    out.send(Event::json(&chunk)).await?;
+                }
+            }
+            Step::End(settled) => {
+                out.send(Event::json(&reply.last(settled.reason))).await?;
+                if let Some(chunk) = reply.usage(settled.usage) {
+                    out.send(Event::json(&chunk)).await?;
+                }
+                return out.send(Event::done()).await;
+            }
+            // OpenAI's SDKs raise an event with `error` as their APIError.
+            Step::Error(error) => return out.send(Event::json(&json!({ "error": openai(&error) }))).await,
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! `GET /v1/models` and `GET /v1/models/{id}`.
+
+use std::{sync::Arc, time::SystemTime};
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
+use engine::ServedModel;
+use http::HeaderMap;
+use protocol::{
+    ApiError, ErrorCode,
+    openai::models::{List, Model},
+};
+
+use super::unix_secs;
+use crate::{App, error::HttpError, request_id::bearer};
+
+pub(super) async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, HttpError> {
+    app.pipeline.authenticate(bearer(&headers))?;
+    let served = app.pipeline.ready()?;
+    let created = serving_since(&app);
+    let list: List<'_> = served.models.iter().map(|model| describe(model, created)).collect();
+    Ok(Json(list).into_response())
+}
+
+pub(super) async fn retrieve(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, HttpError> {
+    app.pipeline.authenticate(bearer(&headers))?;
+    let served = app.pipeline.ready()?;
+    let Some(model) = served.find(&id) else {
+        let names: Vec<_> = served.models.iter().map(|model| model.name.as_str()).collect();
+        let message = format!("There is no such model here. Served: {}.", names.join(", "));
+        return Err(ApiError::new(ErrorCode::ModelNotFound, message).param("model").with("models", names).into());
+    };
+    Ok(Json(describe(model, serving_since(&app))).into_response())
+}
+
+fn describe(model: &ServedModel, created: u64) -> Model<'_> {
+    Model::new(&model.name, created, model.context_tokens, model.digest.as_deref())
+}
+
+/// When the node started, in Unix seconds.
+fn serving_since(app: &App) -> u64 {
+    unix_secs(SystemTime::now().checked_sub(app.started.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH))
+}

@@ -1,0 +1,190 @@
+//! One pipeline for every transport: authenticate → verify → entitle → admit → generate → settle.
+//!
+//! [`Pipeline::answer`] reads top to bottom. Each stage takes the witness of the one before and returns its own
+//! ([`Authenticated`] → [`Verified`] → [`Entitled`] → [`Admitted`] → [`Answer`] → [`Settled`]); their fields are
+//! private to their stage, so a request that skipped a check does not compile.
+//!
+//! An [`Admitted`] that is dropped gives its reservation back. A running answer is driven by a task of its own that
+//! owns the reservation: whatever the transport does (finish, cancel, vanish), the task settles what was delivered,
+//! and only then reports [`AnswerEvent::Finished`].
+
+mod admit;
+mod answer;
+mod authenticate;
+mod entitle;
+mod verify;
+
+use std::{sync::Arc, time::SystemTime};
+
+pub use admit::Admitted;
+pub use answer::{Answer, AnswerEvent, AnswerInfo, Settled};
+use arc_swap::ArcSwap;
+use auth::TokenService;
+pub use authenticate::Authenticated;
+use engine::{Backend, Readiness, ServedModels};
+pub use entitle::Entitled;
+use jobs::Jobs;
+use protocol::{ApiError, ErrorCode, JobId, RequestId, SessionId, inference::InferenceRequest};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+pub use verify::Verified;
+
+use crate::{Metrics, Settings};
+
+/// A request as a transport hands it over.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// For logs and the `X-Request-Id` header.
+    pub id: RequestId,
+    /// The route or message that it came by; a metric label, so one of a fixed set.
+    pub endpoint: &'static str,
+    /// The native session that it belongs to.
+    pub session: Option<SessionId>,
+    /// The job that the message names; must be the token's, if the token has one.
+    pub job: Option<JobId>,
+    /// What to answer.
+    pub inference: InferenceRequest,
+}
+
+/// What the pipeline is built from.
+pub struct Parts {
+    /// Decides about tokens; `None` where `auth.enabled = false`.
+    pub tokens: Option<Arc<TokenService>>,
+    /// Decides about jobs.
+    pub jobs: Jobs,
+    /// Produces tokens.
+    pub backend: Arc<dyn Backend>,
+    /// Live limits.
+    pub settings: Arc<ArcSwap<Settings>>,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// New work is refused once this fires.
+    pub drain: CancellationToken,
+    /// Answers are cancelled and settled once this fires.
+    pub stop: CancellationToken,
+    /// Settlements that must end before the process does.
+    pub tasks: TaskTracker,
+}
+
+/// See the [module](self).
+pub struct Pipeline {
+    parts: Parts,
+}
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipeline").finish_non_exhaustive()
+    }
+}
+
+impl Pipeline {
+    /// A pipeline over these parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self { parts }
+    }
+
+    /// Decides who speaks. `bearer` is the token of an `Authorization` header or of a native frame.
+    ///
+    /// # Errors
+    /// `AUTH_FAILED` without a token, `INVALID_TOKEN`, `TOKEN_EXPIRED`.
+    pub fn authenticate(&self, bearer: Option<&str>) -> Result<Authenticated, ApiError> {
+        let result = authenticate::authenticate(self.parts.tokens.as_deref(), bearer);
+        self.parts.metrics.token_checked(result.as_ref().err().map(|error| error.code));
+        result
+    }
+
+    /// Issues a token with the rights of `who` (never more) and a fresh expiry, for a native session.
+    ///
+    /// Returns `None` where `auth.enabled = false`: there is nothing to refresh.
+    ///
+    /// # Errors
+    /// `INTERNAL_ERROR` when the token cannot be made.
+    pub fn refresh(
+        &self,
+        who: &Authenticated,
+        session: Option<&SessionId>,
+    ) -> Result<Option<auth::IssuedToken>, ApiError> {
+        let Some(tokens) = &self.parts.tokens else { return Ok(None) };
+        let grant = who.grant(session);
+        tokens.issue(&grant).map(Some).map_err(|error| {
+            tracing::error!(%error, "a token cannot be issued");
+            ApiError::new(ErrorCode::Internal, "The token cannot be refreshed now. Retry later.")
+        })
+    }
+
+    /// Checks that `who` may use `job`, without reserving anything (`session_init` tells early).
+    ///
+    /// # Errors
+    /// The job's own code: `INVALID_JOB_ID`, `JOB_NOT_FOUND_ON_CHAIN`, `INVALID_JOB`, `TOKEN_LIMIT_EXCEEDED`.
+    pub async fn check_job(&self, who: &Authenticated, job: Option<&JobId>) -> Result<JobId, ApiError> {
+        entitle::check_job(&self.parts.jobs, who, job).await
+    }
+
+    /// Answers a request. The one path to a backend.
+    ///
+    /// # Errors
+    /// The stage's error; nothing was generated and nothing is reserved.
+    pub async fn answer(&self, who: &Authenticated, request: Request) -> Result<Answer, ApiError> {
+        let started = SystemTime::now();
+        let endpoint = request.endpoint;
+        let result = async {
+            let verified = verify::verify(who, request, &self.ready()?)?;
+            let entitled = entitle::entitle(&self.parts.jobs, verified).await?;
+            let admitted = admit::admit(&self.parts, entitled).await?;
+            answer::generate(&self.parts, admitted, started).await
+        }
+        .await;
+        if let Err(error) = &result {
+            self.parts.metrics.refused(endpoint, error.code);
+        }
+        result
+    }
+
+    /// Checks a request as [`Pipeline::answer`] does, without reserving or generating anything (a warm-up).
+    /// Returns the served model's name.
+    ///
+    /// # Errors
+    /// The stage's error.
+    pub async fn check(&self, who: &Authenticated, request: Request) -> Result<String, ApiError> {
+        let verified = verify::verify(who, request, &self.ready()?)?;
+        let entitled = entitle::entitle(&self.parts.jobs, verified).await?;
+        Ok(entitled.model.name)
+    }
+
+    /// The models that are served now.
+    ///
+    /// # Errors
+    /// `MODEL_UNAVAILABLE` while nothing is, `SHUTTING_DOWN` while draining.
+    pub fn ready(&self) -> Result<Arc<ServedModels>, ApiError> {
+        if self.parts.drain.is_cancelled() {
+            return Err(ApiError::new(
+                ErrorCode::ShuttingDown,
+                "The node is shutting down and takes no new work. Retry on another node, or in a minute.",
+            )
+            .retry_after(10));
+        }
+        match &*self.parts.backend.readiness().borrow() {
+            Readiness::Ready(models) => Ok(Arc::clone(models)),
+            Readiness::Starting { .. } => {
+                Err(ApiError::new(ErrorCode::ModelUnavailable, "The model is being loaded. Retry in a few seconds.")
+                    .retry_after(2))
+            }
+            Readiness::Failed(_) => {
+                Err(ApiError::new(ErrorCode::ModelUnavailable, "The model is not available right now. Retry later.")
+                    .retry_after(10))
+            }
+        }
+    }
+
+    /// The backend's own word on its state, for `/health`.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        self.parts.backend.readiness().borrow().clone()
+    }
+
+    /// Whether tokens are checked at all.
+    #[must_use]
+    pub fn auth_enabled(&self) -> bool {
+        self.parts.tokens.is_some()
+    }
+}

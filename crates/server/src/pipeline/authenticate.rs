@@ -1,0 +1,113 @@
+//! Stage 1: who speaks.
+
+use auth::{Grant, Permission, Permissions, TokenError, TokenService};
+use protocol::{ApiError, ErrorCode, JobId, SessionId, Subject, TenantId};
+
+/// The subject, and the job that is charged, where `auth.enabled = false`.
+pub const LOCAL: &str = "local";
+
+/// Proof that the speaker is known. Held by a connection for as long as its token is valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authenticated {
+    subject: Subject,
+    job: Option<JobId>,
+    permissions: Permissions,
+    expires_at: Option<u64>,
+    anonymous: bool,
+}
+
+impl Authenticated {
+    /// Who.
+    #[must_use]
+    pub fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    /// Whose cached prefixes may be shared.
+    #[must_use]
+    pub fn tenant(&self) -> TenantId {
+        TenantId::of(&self.subject)
+    }
+
+    /// The job that the token names.
+    #[must_use]
+    pub fn job(&self) -> Option<&JobId> {
+        self.job.as_ref()
+    }
+
+    /// When the token ends (Unix seconds); `None` where there is no token.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<u64> {
+        self.expires_at
+    }
+
+    /// Whether the token carries the right.
+    #[must_use]
+    pub fn can(&self, permission: Permission) -> bool {
+        self.permissions.allow(permission)
+    }
+
+    /// Whether authentication is off and everybody is [`LOCAL`]: a job named by such a client only names.
+    #[must_use]
+    pub fn is_anonymous(&self) -> bool {
+        self.anonymous
+    }
+
+    /// Refuses an identity whose token has ended. Connections outlive tokens.
+    ///
+    /// # Errors
+    /// `TOKEN_EXPIRED`.
+    pub fn still_valid(&self) -> Result<(), ApiError> {
+        if self.expires_at.is_some_and(|at| at <= jobs::now()) {
+            return Err(expired());
+        }
+        Ok(())
+    }
+
+    /// What a fresh token for the same identity carries: the same rights, never more.
+    pub(super) fn grant(&self, session: Option<&SessionId>) -> Grant {
+        Grant {
+            subject: self.subject.clone(),
+            job: self.job.clone(),
+            session: session.cloned(),
+            permissions: self.permissions.clone(),
+            lifetime: None,
+        }
+    }
+}
+
+pub(super) fn authenticate(tokens: Option<&TokenService>, bearer: Option<&str>) -> Result<Authenticated, ApiError> {
+    let Some(tokens) = tokens else {
+        return Ok(Authenticated {
+            subject: Subject::new(LOCAL).expect("a valid id"),
+            job: None,
+            permissions: Permissions::of([Permission::Read, Permission::Write, Permission::Execute]),
+            expires_at: None,
+            anonymous: true,
+        });
+    };
+    let Some(token) = bearer else {
+        return Err(ApiError::new(
+            ErrorCode::AuthFailed,
+            "No token. Send `Authorization: Bearer <token>`; the node's operator issues tokens with `llm-node token issue`.",
+        ));
+    };
+    let claims = tokens.verify(token).map_err(|error| {
+        tracing::info!(reason = %error, "a token was refused");
+        match error {
+            TokenError::Expired => expired(),
+            _ => ApiError::new(ErrorCode::InvalidToken, "The token is not valid on this node. Ask its operator for another."),
+        }
+    })?;
+    Ok(Authenticated {
+        subject: claims.sub,
+        job: claims.job_id,
+        permissions: claims.permissions,
+        expires_at: Some(claims.exp),
+        anonymous: false,
+    })
+}
+
+fn expired() -> ApiError {
+    ApiError::new(ErrorCode::TokenExpired, "The token has expired. Get a new one from the node's operator, or refresh earlier.")
+}
