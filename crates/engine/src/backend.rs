@@ -61,6 +61,18 @@ pub struct ServedModel {
 }
 
 impl ServedModels {
+    /// As [`ServedModels::find`], with the error that a client hears.
+    ///
+    /// # Errors
+    /// `MODEL_NOT_FOUND` with the list of models.
+    pub fn require(&self, name: &str) -> Result<&ServedModel, ApiError> {
+        self.find(name).ok_or_else(|| {
+            let names: Vec<&str> = self.models.iter().map(|model| model.name.as_str()).collect();
+            let message = format!("There is no such model here. Use `default`, or one of: {}.", names.join(", "));
+            ApiError::new(ErrorCode::ModelNotFound, message).param("model").with("models", names)
+        })
+    }
+
     /// Finds a model by the name that a client sent; `default` is the first.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&ServedModel> {

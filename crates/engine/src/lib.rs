@@ -17,6 +17,8 @@ mod threads;
 mod trim;
 pub mod upstream;
 
-pub use backend::{Backend, BackendError, GenerateRequest, Generation, GenerationEvent, Readiness};
+pub use backend::{
+    Backend, BackendError, GenerateRequest, Generation, GenerationEvent, Readiness, ServedModel, ServedModels,
+};
 pub use metrics::Metrics;
 pub use threads::available_threads;

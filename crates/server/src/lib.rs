@@ -5,6 +5,7 @@
 //! except through it.
 
 mod admin;
+mod answering;
 pub mod app;
 mod connections;
 pub mod error;
@@ -21,5 +22,7 @@ pub mod settings;
 mod ws;
 
 pub use app::App;
+pub use connections::Connections;
 pub use metrics::Metrics;
+pub use responses::ResponseStore;
 pub use settings::Settings;

@@ -6,7 +6,6 @@
 //! Who speaks is decided before the upgrade where it carries `Authorization`, otherwise by the first messages (`auth`, or
 //! `session_init` with a `token`), within [`first_message_timeout`](crate::Settings::first_message_timeout).
 
-mod answering;
 mod connection;
 mod history;
 mod identity;

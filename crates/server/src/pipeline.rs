@@ -20,7 +20,7 @@ pub use admit::Admitted;
 pub use answer::{Answer, AnswerEvent, AnswerInfo, Settled};
 use arc_swap::ArcSwap;
 use auth::TokenService;
-pub use authenticate::Authenticated;
+pub use authenticate::{Authenticated, LOCAL};
 use engine::{Backend, Readiness, ServedModels};
 pub use entitle::Entitled;
 use jobs::Jobs;
@@ -128,7 +128,7 @@ impl Pipeline {
         let started = SystemTime::now();
         let endpoint = request.endpoint;
         let result = async {
-            let verified = verify::verify(who, request, &self.ready()?)?;
+            let verified = verify::verify(who, request, &*self.ready()?)?;
             let entitled = entitle::entitle(&self.parts.jobs, verified).await?;
             let admitted = admit::admit(&self.parts, entitled).await?;
             answer::generate(&self.parts, admitted, started).await
@@ -146,7 +146,7 @@ impl Pipeline {
     /// # Errors
     /// The stage's error.
     pub async fn check(&self, who: &Authenticated, request: Request) -> Result<String, ApiError> {
-        let verified = verify::verify(who, request, &self.ready()?)?;
+        let verified = verify::verify(who, request, &*self.ready()?)?;
         let entitled = entitle::entitle(&self.parts.jobs, verified).await?;
         Ok(entitled.model.name)
     }

@@ -31,7 +31,7 @@ use self::{
     narration::Narration,
     store::{Limits, Owner, Stored},
 };
-use crate::{App, Settings, pipeline::Answer};
+use crate::{App, Settings, pipeline::AnswerInfo};
 
 /// The routes of the public listener.
 pub(crate) fn routes() -> Router<Arc<App>> {
@@ -73,8 +73,7 @@ fn conversation_bytes_max(settings: &Settings) -> usize {
 }
 
 /// Completes a response with what is known once it is admitted.
-fn admitted(response: &mut Response, answer: &Answer) {
-    let info = answer.info();
+fn admitted(response: &mut Response, info: &AnswerInfo) {
     response.model.clone_from(&info.model);
     response.created_at = unix_secs(info.created);
 }

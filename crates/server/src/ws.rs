@@ -21,8 +21,6 @@ const WRITE_BUFFER_BYTES: usize = 8 * 1024;
 pub(crate) enum CloseCode {
     /// 1000.
     Normal,
-    /// 1003: a binary frame.
-    Unsupported,
     /// 1007: not UTF-8.
     InvalidPayload,
     /// 1008: a deadline passed or a rule was broken.
@@ -37,7 +35,6 @@ impl CloseCode {
     const fn code(self) -> u16 {
         match self {
             Self::Normal => close_code::NORMAL,
-            Self::Unsupported => close_code::UNSUPPORTED,
             Self::InvalidPayload => close_code::INVALID,
             Self::Policy => close_code::POLICY,
             Self::TooBig => close_code::SIZE,

@@ -87,7 +87,7 @@ pub(crate) fn validate(request: &InferenceRequest, spellings: &[(&str, Option<&s
 
 /// `stop`: one string or an array of them.
 #[derive(Default)]
-pub(crate) struct Stop(pub(super) Vec<String>);
+pub(crate) struct Stop(pub(crate) Vec<String>);
 
 impl<'de> Deserialize<'de> for Stop {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

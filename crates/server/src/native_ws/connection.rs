@@ -13,12 +13,12 @@ use tokio::time::{Instant, sleep_until};
 
 use self::opening::Named;
 use super::{
-    answering::Event,
     identity::{Identity, now_secs},
     sessions::Sessions,
 };
 use crate::{
     App, Metrics,
+    answering::Event,
     ws::{CloseCode, Gone, Incoming, Socket},
 };
 

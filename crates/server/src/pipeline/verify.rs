@@ -3,7 +3,6 @@
 use auth::Permission;
 use engine::{ServedModel, ServedModels};
 use protocol::{ApiError, ErrorCode};
-use serde_json::Value;
 
 use super::{Authenticated, Request};
 
@@ -24,16 +23,7 @@ pub(super) fn verify(who: &Authenticated, mut request: Request, models: &ServedM
         ));
     }
     request.inference.validate()?;
-    let Some(model) = models.find(&request.inference.model) else {
-        let names: Vec<Value> = models.models.iter().map(|model| Value::from(model.name.as_str())).collect();
-        let list = models.models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>().join(", ");
-        return Err(ApiError::new(
-            ErrorCode::ModelNotFound,
-            format!("There is no such model here. Use `default`, or one of: {list}."),
-        )
-        .param("model")
-        .with("models", names));
-    };
+    let model = models.require(&request.inference.model)?;
     request.inference.model = model.name.clone();
     Ok(Verified { who: who.clone(), request, model: model.clone() })
 }

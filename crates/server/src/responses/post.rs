@@ -62,7 +62,7 @@ pub(super) async fn create(
     let mut plan = plan(request, earlier, random_id("resp"), conversation_bytes_max(&app.settings()))?;
     let request = pipeline::Request { id, endpoint: ENDPOINT, session: None, job: None, inference: plan.inference };
     let mut answer = app.pipeline.answer(&who, request).await?;
-    admitted(&mut plan.response, &answer);
+    admitted(&mut plan.response, answer.info());
     // A prompt that the model refuses is answered with a status of its own, streamed or not.
     let first = match answer.next().await {
         Some(AnswerEvent::Failed { error, .. }) => return Err(error.into()),

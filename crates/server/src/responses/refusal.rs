@@ -100,6 +100,14 @@ impl Refusal {
         }
     }
 
+    /// The client cancelled it before it began; nothing was charged.
+    pub(super) fn cancelled() -> Self {
+        Self {
+            error: ApiError::new(ErrorCode::InvalidRequest, "The response was cancelled before it began."),
+            code: Some("response_cancelled"),
+        }
+    }
+
     /// For `ws_errors_total`.
     pub(super) fn metric(&self) -> ErrorCode {
         self.error.code

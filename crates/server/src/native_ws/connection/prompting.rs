@@ -11,8 +11,8 @@ use protocol::{
 
 use super::{Connection, Failure};
 use crate::{
+    answering::{self, Event},
     native_ws::{
-        answering::{self, Event},
         history::{Caps, History},
         sessions::Ended,
         turn::{Asked, Turn},

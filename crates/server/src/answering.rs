@@ -1,4 +1,4 @@
-//! A prompt's way through the pipeline, as a stream of events that the connection can poll beside its socket.
+//! A request's way through the pipeline, as a stream of events that a WebSocket connection can poll beside its socket.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What happens to a prompt. The last is [`Event::Refused`], [`Event::NotStarted`], or an [`Event::Answer`] that ends it.
-pub(super) enum Event {
+pub(crate) enum Event {
     /// The pipeline took it.
     Accepted(AnswerInfo),
     /// The pipeline, or the model behind it, did not.
@@ -31,7 +31,7 @@ enum State {
 
 /// The events of a prompt. Cancelling `cancel` stops the generation, after which the end still comes; dropping the
 /// stream stops it without.
-pub(super) fn events(
+pub(crate) fn events(
     app: Arc<App>,
     who: Arc<Authenticated>,
     request: Request,

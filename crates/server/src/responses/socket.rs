@@ -1,0 +1,372 @@
+//! WebSocket mode: `GET /v1/responses` upgraded. Requests in one lane run in order, lanes run side by side
+//! ([`super::lanes`]); an error leaves the socket usable.
+//!
+//! Each lane's latest response stays in the connection's memory, which is a shelf of its own in the response store: it
+//! is all that a `store: false` response has, and it is emptied when the connection ends.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    extract::{State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
+    response::{IntoResponse as _, Response},
+};
+use futures_util::stream::{BoxStream, SelectAll, StreamExt as _};
+use http::{
+    HeaderMap, StatusCode,
+    header::{CONNECTION, UPGRADE},
+};
+use protocol::{
+    ApiError, ErrorCode,
+    inference::{self, InferenceRequest},
+    openai::responses::{self, CreateResponse, ServerEvent},
+};
+use tokio::time::{Instant as TokioInstant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    admitted, conversation_bytes_max, keep,
+    lanes::{Lane, Lanes},
+    message::{self, Message},
+    narration::Narration,
+    plan::{Plan, plan},
+    previous, random_id,
+    refusal::Refusal,
+    store::{Limits, Owner},
+    unix_now,
+};
+use crate::{
+    App,
+    answering::{self, Event},
+    error::HttpError,
+    origin,
+    pipeline::{self, AnswerEvent, Authenticated},
+    request_id,
+    ws::{self, CloseCode, Gone, Incoming, Socket},
+};
+
+/// The label `endpoint` in metrics.
+const ENDPOINT: &str = "responses_ws";
+/// Life of a connection, as the protocol has it.
+const LIFE: Duration = Duration::from_secs(60 * 60);
+
+pub(super) async fn connect(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    let who = match admit(&app, &headers) {
+        Ok(who) => who,
+        Err(error) => return HttpError(error).into_response(),
+    };
+    match upgrade {
+        Ok(upgrade) => {
+            let serving = Arc::clone(&app);
+            ws::upgrade(app, upgrade, |socket| async move {
+                // Gone means that the client closed or does not read: nothing is left to do for it.
+                let _ = Connection::new(serving, socket, who).run().await;
+            })
+        }
+        Err(_) => {
+            let error = ApiError::new(
+                ErrorCode::InvalidRequest,
+                "GET on this route speaks WebSocket only. Connect with a ws:// or wss:// URL, or POST a response.",
+            );
+            // RFC 9110 section 15.5.22.
+            let headers = [(UPGRADE, "websocket"), (CONNECTION, "Upgrade")];
+            (StatusCode::UPGRADE_REQUIRED, headers, HttpError(error)).into_response()
+        }
+    }
+}
+
+/// Decides about origin and token before a socket exists.
+fn admit(app: &App, headers: &HeaderMap) -> Result<Authenticated, ApiError> {
+    if !origin::allowed(&app.settings(), headers) {
+        return Err(ApiError::new(
+            ErrorCode::PermissionDenied,
+            "Pages of this origin may not connect. The operator lists allowed origins in server.allowed_origins.",
+        ));
+    }
+    app.pipeline.authenticate(request_id::bearer(headers))
+}
+
+fn pipeline_request(inference: InferenceRequest) -> pipeline::Request {
+    pipeline::Request { id: request_id::fresh(), endpoint: ENDPOINT, session: None, job: None, inference }
+}
+
+/// A lane's request that runs.
+struct Running {
+    stage: Stage,
+    conversation: Vec<inference::Message>,
+    /// What it continues; forgotten by the connection when it fails.
+    previous: Option<String>,
+    cancel: CancellationToken,
+}
+
+enum Stage {
+    /// The pipeline has not taken it yet.
+    Asked(Box<responses::Response>),
+    /// It is being told.
+    Told(Narration),
+}
+
+impl Running {
+    fn response_id(&self) -> &str {
+        match &self.stage {
+            Stage::Asked(response) => &response.id,
+            Stage::Told(narration) => &narration.response().id,
+        }
+    }
+}
+
+struct Connection {
+    app: Arc<App>,
+    socket: Socket,
+    who: Arc<Authenticated>,
+    identity: Owner,
+    /// The connection's own memory.
+    memory: Memory,
+    lanes: Lanes<Box<CreateResponse>>,
+    running: HashMap<Lane, Running>,
+    answers: SelectAll<BoxStream<'static, (Lane, Event)>>,
+    ends_at: TokioInstant,
+}
+
+impl Connection {
+    fn new(app: Arc<App>, socket: Socket, who: Authenticated) -> Self {
+        Self {
+            identity: Owner::of(&who),
+            memory: Memory { app: Arc::clone(&app), shelf: Owner::Connection(rand::random()), latest: HashMap::new() },
+            lanes: Lanes::new(app.settings().message_bytes_max),
+            running: HashMap::new(),
+            answers: SelectAll::new(),
+            ends_at: TokioInstant::now() + LIFE,
+            who: Arc::new(who),
+            app,
+            socket,
+        }
+    }
+
+    async fn run(mut self) -> Result<(), Gone> {
+        let (drain, stop) = (self.app.drain.clone(), self.app.stop.clone());
+        loop {
+            while let Some((lane, request)) = self.lanes.start() {
+                self.start(lane, *request).await?;
+            }
+            if drain.is_cancelled() && self.lanes.is_idle() {
+                self.socket.close(CloseCode::Restart, "the node is shutting down; reconnect").await;
+                return Ok(());
+            }
+            // Not biased: neither a fast answer nor a busy client may starve the other.
+            tokio::select! {
+                () = stop.cancelled() => {
+                    self.socket.close(CloseCode::Restart, "the node has shut down; reconnect").await;
+                    return Ok(());
+                }
+                () = drain.cancelled(), if !drain.is_cancelled() => {}
+                () = sleep_until(self.ends_at) => {
+                    self.refuse(None, Refusal::connection_limit()).await?;
+                    self.socket.close(CloseCode::Normal, "the connection reached its limit of 60 minutes").await;
+                    return Ok(());
+                }
+                Some((lane, event)) = self.answers.next() => self.report(lane, event).await?,
+                incoming = self.socket.recv() => match incoming {
+                    Incoming::Text(text) => self.receive(&text).await?,
+                    Incoming::Binary => self.refuse(None, Refusal::binary()).await?,
+                    Incoming::Closed => return Ok(()),
+                },
+            }
+        }
+    }
+
+    async fn receive(&mut self, text: &str) -> Result<(), Gone> {
+        match message::read(text) {
+            Ok(Message::Create(lane, request)) => match self.lanes.push(lane.clone(), text.len(), request) {
+                Ok(()) => Ok(()),
+                Err(full) => {
+                    self.app.metrics.limit_hit("streams_per_connection_max");
+                    self.refuse(lane, full.into()).await
+                }
+            },
+            Ok(Message::Cancel(lane, response_id)) => {
+                let running = match &response_id {
+                    Some(id) => self.running.values().find(|running| running.response_id() == id),
+                    None => self.running.get(&lane),
+                };
+                match running {
+                    Some(running) => {
+                        running.cancel.cancel();
+                        Ok(())
+                    }
+                    None => self.refuse(lane, Refusal::not_active()).await,
+                }
+            }
+            Err((lane, refusal)) => self.refuse(lane, refusal).await,
+        }
+    }
+
+    /// Begins a request whose turn has come; one that is refused ends its turn.
+    async fn start(&mut self, lane: Lane, request: CreateResponse) -> Result<(), Gone> {
+        let warm_up = request.generate == Some(false);
+        let continued = request.previous_response_id.clone();
+        let plan = match self.plan(request) {
+            Ok(plan) => plan,
+            Err(error) => return self.end_refused(lane, continued, error.into()).await,
+        };
+        if warm_up {
+            return self.warm_up(lane, plan).await;
+        }
+        let cancel = CancellationToken::new();
+        let request = pipeline_request(plan.inference);
+        let running = Running {
+            stage: Stage::Asked(Box::new(plan.response)),
+            conversation: plan.conversation,
+            previous: continued,
+            cancel: cancel.clone(),
+        };
+        self.running.insert(lane.clone(), running);
+        let events = answering::events(Arc::clone(&self.app), Arc::clone(&self.who), request, cancel);
+        self.answers.push(events.map(move |event| (lane.clone(), event)).boxed());
+        Ok(())
+    }
+
+    fn plan(&self, request: CreateResponse) -> Result<Plan, ApiError> {
+        self.who.still_valid()?;
+        let earlier = match &request.previous_response_id {
+            None => None,
+            Some(id) => Some(previous(&self.app, &[&self.memory.shelf, &self.identity], id)?),
+        };
+        let earlier = earlier.as_ref().map_or(&[][..], |stored| &stored.messages);
+        plan(request, earlier, random_id("resp"), conversation_bytes_max(&self.app.settings()))
+    }
+
+    /// `generate: false`: nothing is generated or charged; the conversation can be continued by the response's id.
+    async fn warm_up(&mut self, lane: Lane, mut plan: Plan) -> Result<(), Gone> {
+        match self.app.pipeline.check(&self.who, pipeline_request(plan.inference)).await {
+            Ok(model) => plan.response.model = model,
+            Err(error) => return self.end_refused(lane, None, error.into()).await,
+        }
+        plan.response.created_at = unix_now();
+        let mut narration = Narration::new(plan.response, lane.clone());
+        let told = narration.warmed_up(unix_now());
+        self.keep(&lane, plan.conversation, &narration);
+        self.tell(told).await?;
+        self.lanes.finish(&lane);
+        Ok(())
+    }
+
+    /// Passes on what happened to a lane's request.
+    async fn report(&mut self, lane: Lane, event: Event) -> Result<(), Gone> {
+        let Some(running) = self.running.get_mut(&lane) else { return Ok(()) };
+        match (event, &mut running.stage) {
+            (Event::Accepted(info), Stage::Asked(response)) => {
+                admitted(response, &info);
+                let narration = Narration::new((**response).clone(), lane);
+                running.stage = Stage::Told(narration);
+                Ok(())
+            }
+            (Event::Refused(error), Stage::Told(narration)) if narration.has_begun() => {
+                let told = narration.broken(&error);
+                self.end(lane, told).await
+            }
+            // A prompt that the model refuses is refused like any other request.
+            (Event::Answer(AnswerEvent::Failed { error, .. }), Stage::Told(narration)) if !narration.has_begun() => {
+                self.end_running(lane, error.into()).await
+            }
+            (Event::Answer(event), Stage::Told(narration)) => {
+                let is_last = matches!(event, AnswerEvent::Finished(_) | AnswerEvent::Failed { .. });
+                let told = narration.next(event, unix_now());
+                if is_last { self.end(lane, told).await } else { self.tell(told).await }
+            }
+            (Event::Refused(error), _) => self.end_running(lane, error.into()).await,
+            (Event::NotStarted, _) => self.end_running(lane, Refusal::cancelled()).await,
+            (Event::Accepted(_), Stage::Told(_)) | (Event::Answer(_), Stage::Asked(_)) => {
+                debug_assert!(false, "a request is accepted once, before its answer");
+                Ok(())
+            }
+        }
+    }
+
+    /// A response ended: keep it, tell it, let the lane go on.
+    async fn end(&mut self, lane: Lane, told: Vec<ServerEvent>) -> Result<(), Gone> {
+        if let Some(running) = self.running.remove(&lane)
+            && let Stage::Told(narration) = running.stage
+            && !self.keep(&lane, running.conversation, &narration)
+        {
+            self.memory.forget(running.previous.as_deref());
+        }
+        self.lanes.finish(&lane);
+        self.tell(told).await
+    }
+
+    async fn end_running(&mut self, lane: Lane, refusal: Refusal) -> Result<(), Gone> {
+        let previous = self.running.remove(&lane).and_then(|running| running.previous);
+        self.end_refused(lane, previous, refusal).await
+    }
+
+    async fn end_refused(&mut self, lane: Lane, previous: Option<String>, refusal: Refusal) -> Result<(), Gone> {
+        self.memory.forget(previous.as_deref());
+        self.lanes.finish(&lane);
+        self.refuse(lane, refusal).await
+    }
+
+    /// Keeps a response for its identity, or in the connection's memory where it is not to be stored. Returns false
+    /// for one that failed.
+    fn keep(
+        &mut self,
+        lane: &Lane,
+        conversation: Vec<inference::Message>,
+        narration: &Narration,
+    ) -> bool {
+        if narration.response().store {
+            return keep(&self.app, &self.identity, conversation, narration);
+        }
+        let kept = keep(&self.app, &self.memory.shelf, conversation, narration);
+        if kept {
+            self.memory.now_latest(lane, &narration.response().id);
+        }
+        kept
+    }
+
+    async fn tell(&mut self, events: Vec<ServerEvent>) -> Result<(), Gone> {
+        for event in events {
+            self.socket.send_json(&event).await?;
+        }
+        Ok(())
+    }
+
+    async fn refuse(&mut self, lane: Lane, refusal: Refusal) -> Result<(), Gone> {
+        self.app.metrics.error_sent(refusal.metric());
+        self.socket.send_json(&refusal.frame(lane)).await
+    }
+}
+
+/// The latest `store: false` response of each lane.
+struct Memory {
+    app: Arc<App>,
+    shelf: Owner,
+    latest: HashMap<Lane, String>,
+}
+
+impl Memory {
+    /// A lane's new response takes the place of its last one.
+    fn now_latest(&mut self, lane: &Lane, id: &str) {
+        let last = self.latest.insert(lane.clone(), id.to_owned());
+        self.forget(last.as_deref());
+    }
+
+    fn forget(&self, id: Option<&str>) {
+        if let Some(id) = id {
+            self.app.responses.remove(&self.shelf, id, Limits::from(&*self.app.settings()), Instant::now());
+        }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.app.responses.remove_all(&self.shelf);
+    }
+}
