@@ -85,6 +85,22 @@ impl Jobs {
         self.store.job(id.clone()).await
     }
 
+    /// Every job, newest first.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn list(&self) -> Result<Vec<Job>, StoreError> {
+        self.store.jobs().await
+    }
+
+    /// Closes a job: it takes no new work, running requests settle. `None`: no such job.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn close(&self, id: &JobId) -> Result<Option<Job>, StoreError> {
+        self.store.close_job(id.clone(), now()).await
+    }
+
     /// Checks that `subject` may use the job now, for `model` where it is known.
     ///
     /// # Errors

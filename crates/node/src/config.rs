@@ -17,14 +17,14 @@ use std::{
 };
 
 pub(crate) use self::{
-    problem::{Origin, Problem, Problems},
+    problem::{Origin, Problems},
     schema::{Change, Field, Reload},
-    sections::{Engine, EngineKind, Log, LogFormat, Repack, Server},
+    sections::{Engine, EngineKind, Log, LogFormat, Repack, ScriptedText, Server},
     source::Override,
 };
 use self::{
     schema::{Reader, Section},
-    sections::{Admin, Auth, Jobs},
+    sections::{Admin, Auth, Jobs, Metrics},
     source::Layers,
 };
 
@@ -85,6 +85,7 @@ config! {
     engine: Engine,
     auth: Auth,
     jobs: Jobs,
+    metrics: Metrics,
     log: Log,
 }
 

@@ -7,8 +7,6 @@ use serde::Serialize;
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// The program's own.
-    Default,
     /// The configuration file.
     File {
         /// Which.
@@ -25,7 +23,6 @@ pub(crate) enum Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Default => f.write_str("default"),
             Self::File { path, line: 0 } => write!(f, "file {}", path.display()),
             Self::File { path, line } => write!(f, "file {}, line {line}", path.display()),
             Self::Environment(variable) => write!(f, "environment {variable}"),

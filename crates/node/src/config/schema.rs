@@ -51,11 +51,6 @@ impl Field {
     pub(crate) fn key(&self) -> String {
         format!("{}.{}", self.section, self.name)
     }
-
-    /// Its variable in the environment.
-    pub(crate) fn variable(&self) -> String {
-        format!("{}{}__{}", super::ENV_PREFIX, self.section, self.name).to_ascii_uppercase()
-    }
 }
 
 /// A key whose value differs between two configurations.
@@ -153,7 +148,10 @@ macro_rules! section {
     (@reload live) => { $crate::config::schema::Reload::Live };
     (@reload restart) => { $crate::config::schema::Reload::Restart };
     (@live live, $old:expr, $new:expr) => { $new };
-    (@live restart, $old:expr, $new:expr) => { $old };
+    (@live restart, $old:expr, $new:expr) => {{
+        let _ = $new;
+        $old
+    }};
     (
         $(#[doc = $doc:literal])+
         $name:ident as $key:literal {

@@ -7,12 +7,12 @@ mod server;
 use std::time::Duration;
 
 pub(crate) use self::{
-    engine::{Engine, EngineKind, Repack},
+    engine::{Engine, EngineKind, Repack, ScriptedText},
     server::Server,
 };
 use crate::config::{
     schema::section,
-    value::{LogFilter, Raw, Secret, Value, choice},
+    value::{LogFilter, Raw, Secret, UrlPath, Value, choice},
 };
 
 section! {
@@ -27,7 +27,8 @@ section! {
 section! {
     /// Who may use the node.
     Auth as "auth" {
-        /// Whether a token is asked for. Without it the node listens on loopback addresses only, and nothing is charged.
+        /// Whether a token is asked for. Without it the node listens on loopback addresses
+        /// only, and everything is charged to the job `local`.
         restart enabled: bool = true;
         /// Secret of at least 32 bytes that signs the node's tokens (HS256). Without one, the node generates its own
         /// in `<data dir>/secrets/`.
@@ -44,6 +45,21 @@ section! {
         live max_tokens_per_request: u32 = 8192, 1..=1_000_000;
         /// Tokens of an answer when the client does not say.
         live max_tokens_default: u32 = 1024, 1..=1_000_000;
+        /// A running answer's delivered tokens are written to the database every so many tokens: what a killed node
+        /// may forget to charge, for each answer.
+        restart journal_tokens: u32 = 64, 1..=100_000;
+        /// ... and at least this often.
+        restart journal_interval: Duration = Duration::from_secs(1), Duration::from_millis(10)..=Duration::from_secs(60);
+    }
+}
+
+section! {
+    /// What is counted.
+    Metrics as "metrics" {
+        /// Whether the operators' listener shows metrics.
+        restart enabled: bool = true;
+        /// Where it shows them.
+        restart endpoint: UrlPath = UrlPath::read(&Raw::Text("/metrics".into())).expect("it begins with a slash");
     }
 }
 

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 pub(crate) use self::{
     size::ByteSize,
-    text::{HttpUrl, LogFilter, Secret, Sha256, WebOrigin},
+    text::{HttpUrl, LogFilter, Secret, Sha256, UrlPath, WebOrigin},
 };
 
 /// A value as it was found, before it has a type.
@@ -61,8 +61,6 @@ impl Raw {
 pub(crate) trait Value: Sized {
     /// Whether it must never be shown.
     const SECRET: bool = false;
-    /// Whether the key may be absent; its example is then a comment without a value.
-    const OPTIONAL: bool = false;
 
     /// What is expected, as the end of "expected …".
     fn expected() -> String;
@@ -184,7 +182,6 @@ impl Value for SocketAddr {
 }
 
 impl<T: Value> Value for Option<T> {
-    const OPTIONAL: bool = true;
     const SECRET: bool = T::SECRET;
 
     fn expected() -> String {

@@ -46,11 +46,6 @@ impl Steps {
         }
     }
 
-    /// What the pipeline decided.
-    pub(crate) fn info(&self) -> &AnswerInfo {
-        self.answer.info()
-    }
-
     /// The next step; after [`Step::End`] or [`Step::Error`] there is none. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Step {
         loop {

@@ -60,10 +60,6 @@ impl History {
         self.count
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.messages.is_empty()
-    }
-
     /// Adds a question and its answer; names the setting for which messages had to go.
     pub(super) fn push_turn(&mut self, prompt: String, answer: String, caps: Caps) -> Option<&'static str> {
         self.bytes += prompt.len() + answer.len();

@@ -29,6 +29,20 @@ choice! {
     }
 }
 
+choice! {
+    /// What the scripted backend says.
+    ScriptedText {
+        /// `w0 w1 w2 …` up to the limit.
+        Numbered = "numbered",
+        /// The last message's words.
+        Echo = "echo",
+    }
+}
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
 section! {
     /// What produces the tokens.
     Engine as "engine" {
@@ -66,18 +80,32 @@ section! {
         /// File with a Jinja chat template that replaces the model's own.
         restart chat_template_file: Option<PathBuf> = None;
         /// A worker that is silent for so long hangs: it is killed and replaced, and its requests go on.
-        restart worker_silence_max: Duration = Duration::from_secs(30), Duration::from_secs(1)..=Duration::from_secs(3600);
+        restart worker_silence_max: Duration = secs(30), secs(1)..=secs(3600);
         /// A loading worker that makes no progress for so long hangs.
-        restart worker_load_silence_max: Duration = Duration::from_secs(300), Duration::from_secs(1)..=Duration::from_secs(7200);
+        restart worker_load_silence_max: Duration = secs(300), secs(1)..=secs(7200);
         /// Longest time that requests wait for a replaced worker before they fail with MODEL_UNAVAILABLE.
-        restart worker_restart_wait_max: Duration = Duration::from_secs(60), Duration::from_secs(1)..=Duration::from_secs(3600);
+        restart worker_restart_wait_max: Duration = secs(60), secs(1)..=secs(3600);
         /// `upstream`: base addresses, for example `http://host:8000/v1`.
         restart upstream_urls: Vec<HttpUrl> = Vec::new();
         /// `upstream`: API key that they want.
         restart upstream_api_key: Option<Secret> = None;
-        /// `upstream`: the model to ask for; without one, the first that they list.
+        /// `upstream`: the one model to serve, by its name there; without one, every model that they list.
         restart upstream_model: Option<String> = None;
+        /// `upstream`: longest time to connect.
+        restart upstream_connect_timeout: Duration = secs(5), Duration::from_millis(10)..=secs(300);
+        /// `upstream`: longest time from sending a request to its first token.
+        restart upstream_first_token_timeout: Duration = secs(120), Duration::from_millis(10)..=secs(3600);
+        /// `upstream`: longest time between two pieces of an answer.
+        restart upstream_idle_timeout: Duration = secs(30), Duration::from_millis(10)..=secs(3600);
+        /// `upstream`: time between two health checks of an address.
+        restart upstream_health_interval: Duration = secs(5), Duration::from_millis(100)..=secs(3600);
+        /// `upstream`: most requests at once, over all addresses.
+        restart upstream_in_flight_max: u32 = 256, 1..=1_000_000;
         /// `scripted`: words per second; 0 is as fast as possible.
         restart scripted_tokens_per_second: f64 = 50.0, 0.0..=1_000_000.0;
+        /// `scripted`: time before the first word.
+        restart scripted_first_token_delay: Duration = Duration::ZERO, Duration::ZERO..=secs(3600);
+        /// `scripted`: `numbered` says `w0 w1 w2 …` up to the limit, `echo` the last message's words.
+        restart scripted_text: ScriptedText = ScriptedText::Numbered;
     }
 }

@@ -125,3 +125,14 @@ formed_text! {
             .then(|| text.to_owned())
     }
 }
+
+formed_text! {
+    /// The path of a route.
+    UrlPath,
+    "a path such as \"/metrics\"",
+    |text| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '-' | '_' | '.');
+        let valid = text.len() > 1 && text.starts_with('/') && text.chars().all(plain) && !text.starts_with("/health");
+        valid.then(|| text.to_owned())
+    }
+}

@@ -1,0 +1,156 @@
+//! New settings for a running node: on SIGHUP, and when the configuration file changes.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
+use server::Settings;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use crate::{
+    config::{Config, Inputs, Reload},
+    logging::LogHandle,
+};
+
+/// How often the file is looked at.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Counts reloads by outcome.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reloads(Family<[(&'static str, &'static str); 1], Counter>);
+
+impl Reloads {
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        let reloads = Self::default();
+        registry.register("llm_node_config_reloads", "Configuration reloads by outcome", reloads.0.clone());
+        for outcome in ["applied", "unchanged", "invalid"] {
+            drop(reloads.0.get_or_create(&[("outcome", outcome)]));
+        }
+        reloads
+    }
+
+    fn count(&self, outcome: &'static str) {
+        self.0.get_or_create(&[("outcome", outcome)]).inc();
+    }
+}
+
+/// The server's settings in a configuration.
+pub(crate) fn settings(config: &Config) -> Settings {
+    let (server, jobs) = (&config.server, &config.jobs);
+    Settings {
+        allowed_origins: server.allowed_origins.iter().map(|origin| origin.as_str().to_owned()).collect(),
+        connections_max: server.connections_max,
+        connections_per_address_max: server.connections_per_address_max,
+        handshake_timeout: server.handshake_timeout,
+        first_message_timeout: server.first_message_timeout,
+        idle_timeout: server.idle_timeout,
+        ping_interval: server.ping_interval,
+        write_timeout: server.write_timeout,
+        body_bytes_max: server.body_bytes_max.bytes(),
+        frame_bytes_max: server.frame_bytes_max.bytes(),
+        message_bytes_max: server.message_bytes_max.bytes(),
+        request_timeout: server.request_timeout,
+        sessions_per_connection_max: server.sessions_per_connection_max,
+        history_messages_max: server.history_messages_max,
+        history_bytes_max: server.history_bytes_max.bytes(),
+        responses_stored_max: server.responses_stored_max,
+        responses_stored_bytes_max: server.responses_stored_bytes_max.bytes(),
+        responses_stored_for: server.responses_stored_for,
+        max_tokens_per_request: jobs.max_tokens_per_request,
+        max_tokens_default: jobs.max_tokens_default,
+    }
+}
+
+/// Starts the task that reloads; the result shows the configuration in force.
+pub(crate) fn watch(
+    inputs: Inputs,
+    config: Config,
+    settings: Arc<ArcSwap<Settings>>,
+    log: LogHandle,
+    reloads: Reloads,
+) -> watch::Receiver<Config> {
+    let (live, receiver) = watch::channel(config);
+    let reloader = Reloader { inputs, live, settings, log, reloads };
+    tokio::spawn(reloader.run());
+    receiver
+}
+
+struct Reloader {
+    inputs: Inputs,
+    live: watch::Sender<Config>,
+    settings: Arc<ArcSwap<Settings>>,
+    log: LogHandle,
+    reloads: Reloads,
+}
+
+/// What tells that a file is another one: its time and size.
+type Stamp = Option<(std::time::SystemTime, u64)>;
+
+fn stamp(path: Option<&PathBuf>) -> Stamp {
+    let metadata = std::fs::metadata(path?).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+impl Reloader {
+    async fn run(self) {
+        let mut hangup = match signal(SignalKind::hangup()) {
+            Ok(hangup) => hangup,
+            Err(error) => {
+                tracing::error!(%error, "SIGHUP cannot be listened for; the configuration is not reloaded");
+                return;
+            }
+        };
+        let mut seen = stamp(self.inputs.file.as_ref());
+        let mut poll = tokio::time::interval(POLL_INTERVAL);
+        loop {
+            let asked = tokio::select! {
+                received = hangup.recv() => received.is_some(),
+                _ = poll.tick() => false,
+                () = self.live.closed() => return,
+            };
+            let now = stamp(self.inputs.file.as_ref());
+            if asked || now != seen {
+                seen = now;
+                self.reload();
+            }
+        }
+    }
+
+    fn reload(&self) {
+        let new = match self.inputs.load() {
+            Ok(loaded) => loaded.config,
+            Err(problems) => {
+                self.reloads.count("invalid");
+                tracing::error!(%problems, "the new configuration is not valid; the old one stays in force");
+                return;
+            }
+        };
+        let old = self.live.borrow().clone();
+        let changes = old.changes(&new);
+        let keys = |reload| -> Vec<String> {
+            changes.iter().filter(|change| change.reload == reload).map(|change| change.key.clone()).collect()
+        };
+        let (applied, waiting) = (keys(Reload::Live), keys(Reload::Restart));
+        if !waiting.is_empty() {
+            tracing::warn!(keys = waiting.join(", "), "these changes take effect at the next start");
+        }
+        if applied.is_empty() {
+            self.reloads.count("unchanged");
+            return;
+        }
+        let merged = old.with_live(&new);
+        self.settings.store(Arc::new(settings(&merged)));
+        if let Err(error) = self.log.set_level(&merged.log.level) {
+            tracing::error!(%error, "the log level stays as it is");
+        }
+        self.live.send_replace(merged);
+        self.reloads.count("applied");
+        tracing::info!(keys = applied.join(", "), "the configuration was reloaded");
+    }
+}

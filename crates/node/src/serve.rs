@@ -1,0 +1,198 @@
+//! `llm-node serve`: builds the parts, wires them, waits for signals.
+
+mod backend;
+mod listeners;
+mod shutdown;
+
+use std::{process::ExitCode, sync::Arc, time::Instant};
+
+use anyhow::{Context as _, Result, bail};
+use arc_swap::ArcSwap;
+use engine::{Backend, Readiness};
+use jobs::{Jobs, JobsConfig, NewJob};
+use protocol::{JobId, Subject};
+use server::{
+    App, Connections, ResponseStore,
+    pipeline::{LOCAL, Parts, Pipeline},
+};
+use store::{Store, StoreError};
+use telemetry::Exposition;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    cli::{Common, Serve},
+    commands::token_service,
+    config::{Config, Inputs, Override},
+    data_dir::{Addresses, DataDir},
+    logging::{self, LogHandle},
+    progress::Steps,
+    quickstart, reload,
+};
+
+/// Runs the node until a signal ends it.
+///
+/// # Errors
+/// What keeps it from starting, and what to do.
+pub(crate) fn run(common: &Common, arguments: &Serve) -> Result<ExitCode> {
+    let path = DataDir::locate(common.data_dir.clone())?;
+    let inputs = Inputs::new(common.config_file(), &path, overrides(arguments));
+    let loaded = inputs.load()?;
+    let log = logging::init(&loaded.config.log)?;
+    let dir = DataDir::open(&path)?;
+    let _lock = dir.lock()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("no runtime can be started; check the limits of processes and memory")?;
+    runtime.block_on(serve(inputs, loaded.config, &dir, log, arguments.quickstart))
+}
+
+fn overrides(arguments: &Serve) -> Vec<Override> {
+    let flags = [
+        ("server.listen", "--listen", &arguments.listen),
+        ("admin.listen", "--admin-listen", &arguments.admin_listen),
+        ("engine.model", "--model", &arguments.model),
+    ];
+    flags
+        .into_iter()
+        .filter_map(|(key, flag, value)| Some(Override { key, flag, value: value.clone()? }))
+        .collect()
+}
+
+async fn serve(
+    inputs: Inputs,
+    config: Config,
+    dir: &DataDir,
+    log: LogHandle,
+    quickstart: bool,
+) -> Result<ExitCode> {
+    // First of all: a signal during a download must end the process, not be lost.
+    let mut signals = shutdown::Signals::listen()?;
+    let listeners = listeners::bind(&config).await?;
+    let public = listeners.public.local_addr().context("the public listener has no address")?;
+    let admin = listeners.admin.local_addr().context("the operators' listener has no address")?;
+
+    let mut registry = telemetry::Registry::default();
+    let metrics = server::Metrics::register(&mut registry, env!("CARGO_PKG_VERSION"));
+    let engine_metrics = engine::Metrics::default();
+    engine_metrics.register(&mut registry);
+    let job_metrics = jobs::Metrics::register(&mut registry);
+    let reloads = reload::Reloads::register(&mut registry);
+
+    let tokens = if config.auth.enabled { Some(Arc::new(token_service(&config, dir)?)) } else { None };
+    let jobs = open_jobs(&config, dir, job_metrics).await?;
+    let backend = tokio::select! {
+        backend = backend::start(&config, dir, engine_metrics) => backend?,
+        () = signals.recv() => return Ok(ExitCode::SUCCESS),
+    };
+
+    let (drain, stop, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+    let settings = Arc::new(ArcSwap::from_pointee(reload::settings(&config)));
+    let pipeline = Pipeline::new(Parts {
+        tokens: tokens.clone(),
+        jobs: jobs.clone(),
+        backend: Arc::clone(&backend),
+        settings: Arc::clone(&settings),
+        metrics: metrics.clone(),
+        drain: drain.clone(),
+        stop: stop.clone(),
+        tasks: tasks.clone(),
+    });
+    let app = Arc::new(App {
+        pipeline,
+        settings: Arc::clone(&settings),
+        connections: Connections::new(metrics.clone()),
+        metrics,
+        responses: ResponseStore::default(),
+        drain,
+        stop,
+        tasks,
+        exposition: Exposition::new(registry),
+        started: Instant::now(),
+    });
+    let listening = listeners::serve(listeners, &app, &config);
+    let announcement = dir.announce(&Addresses { public, admin, pid: std::process::id() })?;
+    tracing::info!(%public, %admin, auth = config.auth.enabled, "listening");
+    let live = reload::watch(inputs, config.clone(), settings, log, reloads);
+
+    let ready = tokio::select! {
+        ready = until_ready(&*backend) => ready,
+        () = signals.recv() => Ok(false),
+    };
+    let ended = match ready {
+        Ok(true) => {
+            if quickstart {
+                quickstart::print(&jobs, tokens.as_deref(), public, dir).await?;
+            }
+            signals.recv().await;
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(false) => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(error),
+    };
+    shutdown::drain(&app, &*backend, live.borrow().server.drain_timeout, &mut signals, listening).await;
+    drop(announcement);
+    ended
+}
+
+async fn open_jobs(config: &Config, dir: &DataDir, metrics: jobs::Metrics) -> Result<Jobs> {
+    let store = Store::open(&dir.database())?;
+    let journal = JobsConfig {
+        journal_tokens: config.jobs.journal_tokens,
+        journal_interval: config.jobs.journal_interval,
+    };
+    let jobs = Jobs::new(store, journal, metrics);
+    let recovered = jobs.recover().await.context("what an earlier process left open cannot be settled")?;
+    if recovered.reservations > 0 {
+        tracing::warn!(
+            requests = recovered.reservations,
+            tokens = recovered.tokens,
+            "an earlier process ended in the middle of answers; what they delivered is charged"
+        );
+    }
+    if !config.auth.enabled {
+        let local = NewJob {
+            id: JobId::new(LOCAL).context("a valid id")?,
+            owner: Subject::new(LOCAL).context("a valid id")?,
+            model: None,
+            max_tokens: i64::MAX as u64,
+            created_at: jobs::now(),
+            expires_at: None,
+        };
+        match jobs.create(local).await {
+            Ok(()) | Err(StoreError::Exists) => {}
+            Err(error) => return Err(error.into()),
+        }
+        tracing::warn!("auth.enabled = false: everybody on this machine can use the node");
+    }
+    Ok(jobs)
+}
+
+/// Waits for the first load, and shows how it goes.
+///
+/// # Errors
+/// Why the model cannot be loaded. Later failures do not end the node: it keeps trying.
+async fn until_ready(backend: &dyn Backend) -> Result<bool> {
+    let mut readiness = backend.readiness();
+    let steps = Steps::default();
+    steps.start_per_mille("loading the model");
+    loop {
+        let now = readiness.borrow_and_update().clone();
+        match now {
+            Readiness::Starting { per_mille } => steps.set(u64::from(per_mille)),
+            Readiness::Ready(models) => {
+                engine::models::Progress::finish(&steps);
+                let names: Vec<&str> = models.models.iter().map(|model| model.name.as_str()).collect();
+                tracing::info!(models = names.join(", "), "ready");
+                return Ok(true);
+            }
+            Readiness::Failed(reason) => {
+                engine::models::Progress::finish(&steps);
+                bail!("the model cannot be served: {reason}");
+            }
+        }
+        if readiness.changed().await.is_err() {
+            bail!("the engine ended while the model was loading");
+        }
+    }
+}
