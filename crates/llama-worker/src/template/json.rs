@@ -13,7 +13,7 @@ const INDENT_MAX: usize = 16;
 /// Bytes of output for one unit of fuel: the engine charges its own filter alike.
 const BYTES_PER_FUEL: usize = 4;
 
-pub(super) fn tojson(state: &State, value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
+pub(super) fn tojson(state: &State<'_, '_>, value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = kwargs.get("indent")?;
     // Accepted for templates that spell out the default.
     let _: Option<bool> = kwargs.get("ensure_ascii")?;

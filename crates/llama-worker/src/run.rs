@@ -1,0 +1,171 @@
+//! The threads of the worker.
+
+use std::{
+    io::Write as _,
+    net::Shutdown,
+    os::unix::net::UnixStream,
+    sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use engine_ipc::{Event, FromWorker, Refusal, SequenceEvent, Submit, ToWorker, WorkerConfig, WorkerId, encode, read_frame, write_frame};
+
+use crate::{
+    WorkerError, decoder::Decoder, load, prepare,
+    prepare::Prepared,
+    scheduler::{Limits, Scheduler},
+};
+
+/// Loading frames a second, at most.
+const LOADING_FRAME_INTERVAL: Duration = Duration::from_millis(50);
+/// Requests between the threads beyond those that the queue and the sequences hold.
+const CHANNEL_SLACK: usize = 64;
+
+/// What the step thread hears.
+pub(crate) enum ToStep {
+    /// A request arrived; its preparation has begun.
+    Arrived(WorkerId),
+    /// It can have a sequence.
+    Prepared(Box<Prepared>),
+    /// It cannot be answered.
+    Refused(WorkerId, Refusal),
+    Cancel(WorkerId),
+    Ping(u64),
+    /// The engine is gone, or wants the worker to be.
+    Stop,
+}
+
+/// Serves the engine at the other end of `socket` until it closes it or says so.
+///
+/// # Errors
+/// [`WorkerError`]. A model that cannot be loaded is also told to the engine.
+pub fn run(socket: UnixStream) -> Result<(), WorkerError> {
+    let mut reader = socket.try_clone().map_err(WorkerError::Thread)?;
+    let mut writer = socket;
+    let config = match read_frame(&mut reader) {
+        Ok(ToWorker::Configure(config)) => *config,
+        Ok(_) => return Err(WorkerError::NotConfigured),
+        Err(error) if error.is_closed() => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let result = serve(&config, reader, &mut writer);
+    if let Err(WorkerError::LoadFailed(reason)) = &result {
+        write_frame(&mut writer, &FromWorker::LoadFailed { reason: reason.clone() })?;
+    }
+    result
+}
+
+fn serve(config: &WorkerConfig, reader: UnixStream, writer: &mut UnixStream) -> Result<(), WorkerError> {
+    let mut loading = writer.try_clone().map_err(WorkerError::Thread)?;
+    let mut told = Instant::now();
+    let progress = move |done: f32| {
+        if told.elapsed() >= LOADING_FRAME_INTERVAL {
+            told = Instant::now();
+            let per_mille = (done.clamp(0.0, 1.0) * 1000.0) as u16;
+            // A socket that fails now fails again at `Ready`, where it is noticed.
+            let _ = write_frame(&mut loading, &FromWorker::Loading { per_mille });
+        }
+    };
+    let loaded = load::load(config, progress).map_err(WorkerError::LoadFailed)?;
+    let context = load::context(&loaded, config).map_err(WorkerError::LoadFailed)?;
+    let info = load::info(&loaded, config);
+    let decoder = Decoder::new(&loaded.model, context, config.batch_tokens, info.reasoning_tags.as_ref());
+    write_frame(writer, &FromWorker::Ready(Box::new(info)))?;
+
+    let capacity = (config.queue_max as usize).saturating_add(config.sequences as usize).saturating_add(CHANNEL_SLACK);
+    // Each request is at most three messages to the step thread: arrived, prepared, cancel.
+    let (to_step, from_all) = sync_channel(capacity.saturating_mul(3));
+    let (to_prepare, submissions) = sync_channel(capacity);
+    let unblock = reader.try_clone().map_err(WorkerError::Thread)?;
+    thread::scope(|scope| {
+        let prepared = to_step.clone();
+        let loaded = &loaded;
+        let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
+        spawn("prepare")
+            .spawn_scoped(scope, move || prepare::run(loaded, &submissions, &prepared))
+            .map_err(WorkerError::Thread)?;
+        spawn("reader")
+            .spawn_scoped(scope, move || read(reader, &to_prepare, &to_step))
+            .map_err(WorkerError::Thread)?;
+        let limits = Limits {
+            sequences: config.sequences,
+            context_tokens: loaded.context_tokens,
+            batch_tokens: config.batch_tokens,
+            queue_max: config.queue_max,
+            prefix_cache: config.prefix_cache,
+        };
+        let result = step(Scheduler::new(decoder, limits), &from_all, writer);
+        // The reader may be waiting for a frame; the prepare thread ends when it does.
+        let _ = unblock.shutdown(Shutdown::Both);
+        drop(from_all);
+        result
+    })
+}
+
+fn read(mut socket: UnixStream, to_prepare: &SyncSender<Box<Submit>>, to_step: &SyncSender<ToStep>) {
+    loop {
+        let message = match read_frame(&mut socket) {
+            Ok(ToWorker::Submit(submit)) => {
+                let arrived = ToStep::Arrived(submit.id);
+                if to_step.send(arrived).is_err() || to_prepare.send(submit).is_err() {
+                    return;
+                }
+                continue;
+            }
+            Ok(ToWorker::Cancel(id)) => ToStep::Cancel(id),
+            Ok(ToWorker::Ping(number)) => ToStep::Ping(number),
+            Ok(ToWorker::Configure(_) | ToWorker::Shutdown) | Err(_) => ToStep::Stop,
+        };
+        let stop = matches!(message, ToStep::Stop);
+        if to_step.send(message).is_err() || stop {
+            return;
+        }
+    }
+}
+
+/// The step loop. A failure of llama.cpp ends the worker: the engine resubmits what ran to the next one, which loses
+/// nothing, where a context in an unknown state could lose everything.
+fn step(
+    mut scheduler: Scheduler<Decoder<'_>>,
+    messages: &Receiver<ToStep>,
+    writer: &mut UnixStream,
+) -> Result<(), WorkerError> {
+    loop {
+        let mut events = Vec::new();
+        loop {
+            // With nothing to compute and nothing to tell, sleep until something comes.
+            let message = if scheduler.is_idle() && events.is_empty() {
+                match messages.recv() {
+                    Ok(message) => message,
+                    Err(_) => return Ok(()),
+                }
+            } else {
+                match messages.try_recv() {
+                    Ok(message) => message,
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return Ok(()),
+                }
+            };
+            match message {
+                ToStep::Arrived(id) => events.extend(scheduler.arrived(id)),
+                ToStep::Prepared(prepared) => scheduler.prepared(*prepared),
+                ToStep::Refused(id, refusal) => {
+                    if scheduler.forget(id) {
+                        events.push(SequenceEvent { id, event: Event::Refused(refusal) });
+                    }
+                }
+                ToStep::Cancel(id) => scheduler.cancel(id),
+                ToStep::Ping(number) => write_frame(writer, &FromWorker::Pong(number))?,
+                ToStep::Stop => return Ok(()),
+            }
+        }
+        let stats = scheduler.step(&mut events).map_err(|error| {
+            tracing::error!(%error, "llama.cpp could not compute a step; this worker ends and another takes over");
+            WorkerError::Step(error)
+        })?;
+        if !events.is_empty() || stats.step_us > 0 {
+            writer.write_all(&encode(&FromWorker::Step { events, stats })?).map_err(engine_ipc::FrameError::from)?;
+        }
+    }
+}
