@@ -214,7 +214,7 @@ impl<M: Model> Scheduler<M> {
             let shared = if slot.tenant.as_ref() == Some(&request.tenant) { common(&slot.computed, &request.tokens) } else { 0 };
             (shared, slot.computed.is_empty(), u64::MAX - slot.last_used)
         };
-        free.max_by_key(|(_, slot)| rank(slot)).map_or(0, |(index, _)| index)
+        free.max_by_key(|(index, slot)| (rank(slot), std::cmp::Reverse(*index))).map_or(0, |(index, _)| index)
     }
 
     /// Keeps what the sequence and the request have in common, and clears the rest. At least one token of the request is

@@ -18,7 +18,7 @@ use std::{sync::Arc, time::SystemTime};
 
 pub use admit::Admitted;
 pub use answer::{Answer, AnswerEvent, AnswerInfo, Settled};
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use auth::TokenService;
 pub use authenticate::{Authenticated, LOCAL};
 use engine::{Backend, Readiness, ServedModels};
@@ -68,6 +68,8 @@ pub struct Parts {
 /// See the [module](self).
 pub struct Pipeline {
     parts: Parts,
+    /// What was served last: while a worker is replaced, requests go on to the engine, which lets them wait.
+    served: ArcSwapOption<ServedModels>,
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -80,7 +82,7 @@ impl Pipeline {
     /// A pipeline over these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        Self { parts }
+        Self { parts, served: ArcSwapOption::empty() }
     }
 
     /// Decides who speaks. `bearer` is the token of an `Authorization` header or of a native frame.
@@ -164,11 +166,16 @@ impl Pipeline {
             .retry_after(10));
         }
         match &*self.parts.backend.readiness().borrow() {
-            Readiness::Ready(models) => Ok(Arc::clone(models)),
-            Readiness::Starting { .. } => {
-                Err(ApiError::new(ErrorCode::ModelUnavailable, "The model is being loaded. Retry in a few seconds.")
-                    .retry_after(2))
+            Readiness::Ready(models) => {
+                if self.served.load().as_ref().is_none_or(|served| !Arc::ptr_eq(served, models)) {
+                    self.served.store(Some(Arc::clone(models)));
+                }
+                Ok(Arc::clone(models))
             }
+            Readiness::Starting { .. } => self.served.load_full().ok_or_else(|| {
+                ApiError::new(ErrorCode::ModelUnavailable, "The model is being loaded. Retry in a few seconds.")
+                    .retry_after(2)
+            }),
             Readiness::Failed(_) => {
                 Err(ApiError::new(ErrorCode::ModelUnavailable, "The model is not available right now. Retry later.")
                     .retry_after(10))

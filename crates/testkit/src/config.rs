@@ -15,7 +15,7 @@ impl Config {
     pub fn scripted() -> Self {
         Self { sections: BTreeMap::new() }
             .set("engine.kind", "\"scripted\"")
-            .set("engine.scripted.token_interval_ms", "5")
+            .set("engine.scripted_tokens_per_second", 200)
     }
 
     /// A node with the real engine on the model of [`crate::model`].

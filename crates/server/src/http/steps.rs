@@ -5,7 +5,7 @@ use std::time::Duration;
 use protocol::{ApiError, ErrorCode, inference::Delta, inference::FinishReason};
 use tokio::time::timeout;
 
-use crate::pipeline::{Answer, AnswerEvent, AnswerInfo, Settled};
+use crate::pipeline::{Answer, AnswerEvent, Settled};
 
 /// How long the headers of a stream wait for the first event: a failure before it (a prompt that does not fit) still
 /// gets a status of its own. Longer, and proxies might take the silence for a dead node.

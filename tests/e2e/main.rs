@@ -1,0 +1,17 @@
+//! End to end: the real binary, real sockets, and where it matters the real model.
+//!
+//! These tests are written from the protocol's public description, not from the code. `scripted` answers (`w0 w1 w2 …`
+//! at a set pace) where the model does not matter, so that a test of a limit takes milliseconds.
+
+mod auth;
+mod crash;
+mod failures;
+mod http;
+mod jobs;
+mod limits;
+mod native_ws;
+mod operator;
+mod responses;
+mod responses_ws;
+mod sdk;
+mod support;

@@ -1,0 +1,158 @@
+//! WebSocket mode of the Responses API.
+
+use serde_json::{Value, json};
+use testkit::{Socket, TestNode};
+
+use crate::support::{JOB, scripted, scripted_at, until_idle, words};
+
+async fn open(node: &TestNode, token: &str) -> Socket {
+    node.socket("/v1/responses", Some(token)).await.expect("an upgrade")
+}
+
+fn create(input: &str, max_output_tokens: u64) -> Value {
+    json!({"type": "response.create", "model": "default", "input": input, "max_output_tokens": max_output_tokens, "temperature": 0})
+}
+
+/// Everything up to the terminal event of `lane`; events of other lanes are dropped.
+async fn finish(socket: &mut Socket, lane: Option<&str>) -> (String, Value) {
+    let mut text = String::new();
+    loop {
+        let event = socket.json().await;
+        if event.get("stream_id").and_then(Value::as_str) != lane {
+            continue;
+        }
+        match event["type"].as_str().expect("a type") {
+            "response.output_text.delta" => text += event["delta"].as_str().expect("text"),
+            "response.completed" | "response.incomplete" | "response.failed" | "error" => return (text, event),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_socket_needs_a_token() {
+    let (node, _) = scripted().await;
+    for token in [None, Some("nonsense")] {
+        let refused = node.socket("/v1/responses", token).await.expect_err("no upgrade");
+        assert_eq!(refused.status, 401);
+    }
+}
+
+#[tokio::test]
+async fn responses_follow_one_another_and_continue() {
+    let (node, token) = scripted().await;
+    let mut socket = open(&node, &token).await;
+    let mut first = create("one two", 3);
+    first["store"] = json!(false);
+    socket.send_plain(&first).await;
+    let (text, done) = finish(&mut socket, None).await;
+    assert_eq!((text, &done["type"]), (words(3), &json!("response.incomplete")));
+    let id = done["response"]["id"].clone();
+    let mut second = create("three", 3);
+    second["previous_response_id"] = id.clone();
+    second["store"] = json!(false);
+    socket.send_plain(&second).await;
+    let (_, done) = finish(&mut socket, None).await;
+    assert_eq!(done["response"]["usage"]["input_tokens"], 6);
+    // A lane keeps its latest only, and another connection nothing of it.
+    socket.send_plain(&second).await;
+    let (_, error) = finish(&mut socket, None).await;
+    assert_eq!((&error["status"], &error["error"]["code"]), (&json!(404), &json!("previous_response_not_found")));
+    let mut other = open(&node, &token).await;
+    other.send_plain(&second).await;
+    assert_eq!(finish(&mut other, None).await.1["error"]["code"], "previous_response_not_found");
+    assert_eq!(node.settled_job(JOB).await["used_tokens"], 6);
+}
+
+#[tokio::test]
+async fn warming_up_generates_nothing_and_can_be_continued() {
+    let (node, token) = scripted().await;
+    let mut socket = open(&node, &token).await;
+    let mut warm = create("one two three", 3);
+    warm["generate"] = json!(false);
+    socket.send_plain(&warm).await;
+    let (text, done) = finish(&mut socket, None).await;
+    assert_eq!((text.as_str(), &done["type"]), ("", &json!("response.completed")));
+    let mut next = create("four", 2);
+    next["previous_response_id"] = done["response"]["id"].clone();
+    socket.send_plain(&next).await;
+    assert_eq!(finish(&mut socket, None).await.1["response"]["usage"]["input_tokens"], 4);
+    assert_eq!(node.settled_job(JOB).await["used_tokens"], 2);
+}
+
+#[tokio::test]
+async fn lanes_run_side_by_side_and_echo_their_name() {
+    let (node, token) = scripted_at(50).await;
+    let mut socket = open(&node, &token).await;
+    for (lane, tokens) in [("slow", 60), ("quick", 3)] {
+        let mut message = create("go", tokens);
+        message["stream_id"] = json!(lane);
+        socket.send_plain(&message).await;
+    }
+    assert_eq!(finish(&mut socket, Some("quick")).await.0, words(3), "it does not wait for the slow one");
+    let (_, done) = finish(&mut socket, Some("slow")).await;
+    assert_eq!(done["type"], "response.incomplete");
+}
+
+#[tokio::test]
+async fn errors_leave_the_socket_usable() {
+    let (node, token) = scripted().await;
+    let mut socket = open(&node, &token).await;
+    let with = |name: &str, value: Value| {
+        let mut message = create("hi", 2);
+        message[name] = value;
+        message.to_string()
+    };
+    let cases = [
+        ("{".to_owned(), "invalid_request"),
+        (json!({"type": "dance"}).to_string(), "invalid_request"),
+        (json!({"type": "response.steer", "input": "x"}).to_string(), "unsupported"),
+        (with("stream_id", json!("a b")), "invalid_stream_id"),
+        (with("stream_id", json!("x".repeat(257))), "invalid_stream_id"),
+        (with("previous_response_id", json!("resp_unknown")), "previous_response_not_found"),
+        (with("temperature", json!(7)), "invalid_request"),
+        (with("model", json!("gpt-99")), "model_not_found"),
+        (with("input", json!("word ".repeat(5000))), "context_length_exceeded"),
+    ];
+    for (text, code) in cases {
+        socket.send_text(&text).await;
+        let error = socket.json().await;
+        assert_eq!((&error["type"], &error["error"]["code"]), (&json!("error"), &json!(code)), "{error}");
+        assert!(error["status"].is_u64() && error["error"]["message"].is_string(), "{error}");
+    }
+    socket.send_binary(b"\0\x01").await;
+    assert_eq!(socket.json().await["type"], "error");
+    socket.send_plain(&create("hi", 2)).await;
+    assert_eq!(finish(&mut socket, None).await.0, words(2), "and it goes on");
+}
+
+#[tokio::test]
+async fn lanes_are_bounded() {
+    let (node, token) = scripted().await;
+    let mut socket = open(&node, &token).await;
+    for lane in 0..33 {
+        let mut message = create("hi", 1);
+        message["stream_id"] = json!(format!("lane-{lane}"));
+        socket.send_plain(&message).await;
+    }
+    let (_, refused) = finish(&mut socket, Some("lane-32")).await;
+    assert_eq!(refused["error"]["code"], "websocket_stream_limit_reached");
+}
+
+#[tokio::test]
+async fn cancelling_and_leaving_stop_the_generation() {
+    let (node, token) = scripted_at(100).await;
+    let mut socket = open(&node, &token).await;
+    socket.send_plain(&create("go", 3000)).await;
+    socket.expect("response.output_text.delta").await;
+    socket.send_plain(&json!({"type": "response.cancel"})).await;
+    let (_, done) = finish(&mut socket, None).await;
+    assert_ne!(done["type"], "response.completed", "{done}");
+    until_idle(&node).await;
+    socket.send_plain(&create("go", 3000)).await;
+    socket.expect("response.output_text.delta").await;
+    socket.vanish();
+    until_idle(&node).await;
+    let used = node.settled_job(JOB).await["used_tokens"].as_u64().expect("a count");
+    assert!(used < 1000, "{used}");
+}
