@@ -6,9 +6,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use testkit::{Config, Socket, TestNode};
 
-use crate::support::{
-    BINARY, JOB, chat, chat_stream, count, generated, post, prompt, scripted, session, with, words,
-};
+use crate::support::{BINARY, JOB, chat, chat_stream, count, generated, post, prompt, scripted, session, with, words};
 
 /// The node's secret in tests that forge tokens.
 const SECRET: &str = "7f3c9a51e0d84b62a1f5c7e9308d4b6f2a9c1e5d7b3f8046";

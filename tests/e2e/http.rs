@@ -26,7 +26,7 @@ async fn a_streamed_chat_ends_with_usage_and_done() {
     let mut body = chat_stream("one two", 6);
     body["stream_options"] = json!({"include_usage": true});
     let response = send(&node, "/v1/chat/completions", Some(&token), &body).await;
-    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    assert_eq!(response.headers()["content-type"], "text/event-stream; charset=utf-8");
     let events = Events::new(response).collect().await;
     assert_eq!(events.last().expect("events").data, "[DONE]");
     let chunks: Vec<Value> = events[..events.len() - 1].iter().map(testkit::sse::Event::json).collect();
@@ -54,8 +54,16 @@ async fn completions_and_inference_answer_too() {
 #[tokio::test]
 async fn models_are_listed_and_found() {
     let (node, token) = scripted().await;
-    let list: Value =
-        node.http().get(node.url("/v1/models")).bearer_auth(&token).send().await.expect("sends").json().await.expect("JSON");
+    let list: Value = node
+        .http()
+        .get(node.url("/v1/models"))
+        .bearer_auth(&token)
+        .send()
+        .await
+        .expect("sends")
+        .json()
+        .await
+        .expect("JSON");
     assert_eq!((&list["object"], &list["data"][0]["id"]), (&json!("list"), &json!("scripted")));
     let one = node.http().get(node.url("/v1/models/nope")).bearer_auth(&token).send().await.expect("sends");
     assert_eq!(one.status(), 404);
@@ -137,7 +145,8 @@ async fn the_real_model_keeps_to_seed_stop_schema_and_cache() {
         "required": ["city", "n"], "additionalProperties": false});
     let formed = ask(&|body| {
         body["max_tokens"] = json!(80);
-        body["response_format"] = json!({"type": "json_schema", "json_schema": {"name": "city", "schema": schema.clone()}});
+        body["response_format"] =
+            json!({"type": "json_schema", "json_schema": {"name": "city", "schema": schema.clone()}});
     })
     .await;
     let parsed: Value = serde_json::from_str(&text(&formed)).expect("the answer is JSON");
@@ -151,7 +160,10 @@ async fn the_real_model_keeps_to_seed_stop_schema_and_cache() {
     .await;
     let entries = known["choices"][0]["logprobs"]["content"].as_array().expect("log-probabilities");
     assert_eq!(entries.len(), 4);
-    assert!(entries.iter().all(|entry| entry["logprob"] == entry["top_logprobs"][0]["logprob"]), "greedy takes the best");
+    assert!(
+        entries.iter().all(|entry| entry["logprob"] == entry["top_logprobs"][0]["logprob"]),
+        "greedy takes the best"
+    );
 
     let mut biased = chat("hi", 2);
     biased["logit_bias"] = json!({"999999": 1});

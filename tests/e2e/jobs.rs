@@ -64,8 +64,10 @@ async fn jobs_that_cannot_be_used_say_why() {
     let (node, _) = scripted().await;
     node.create_job("alice", "21", 100);
     let _ = node.command_ok(&["job", "close", "21"]);
-    let _ = node.command_ok(&["job", "create", "--owner", "alice", "--id", "22", "--max-tokens", "9", "--model", "other"]);
-    let _ = node.command_ok(&["job", "create", "--owner", "alice", "--id", "23", "--max-tokens", "9", "--expires-in", "1"]);
+    let _ =
+        node.command_ok(&["job", "create", "--owner", "alice", "--id", "22", "--max-tokens", "9", "--model", "other"]);
+    let _ =
+        node.command_ok(&["job", "create", "--owner", "alice", "--id", "23", "--max-tokens", "9", "--expires-in", "1"]);
     testkit::eventually("the job expires", async || (node.job("23")["status"] == "expired").then_some(())).await;
     let table = [
         ("21", 403, "invalid_job"),

@@ -161,6 +161,8 @@ async fn deeply_nested_and_huge_json_cost_nothing() {
     let deep = format!("{{\"type\": \"prompt\", \"x\": {}{}}}", "[".repeat(100_000), "]".repeat(100_000));
     socket.send_text(&deep).await;
     assert_eq!(socket.expect("error").await["code"], "INVALID_REQUEST");
+    // It was a prompt, so a stream was promised.
+    assert_eq!(socket.expect("stream_end").await["reason"], "error");
     let body = "[".repeat(100_000);
     let response = node.http().post(node.url("/v1/chat/completions")).bearer_auth(&token).body(body);
     let response = response.header("content-type", "application/json").send().await.expect("an answer");

@@ -98,7 +98,8 @@ async fn the_request_object_wins_over_flat_fields() {
     let (node, token) = scripted().await;
     let mut socket = session(&node, &token, "s").await;
     let mut message = prompt("s", "flat", 9);
-    message["request"] = json!({"model": "default", "prompt": "nested words", "max_tokens": 3, "temperature": 0, "stream": true});
+    message["request"] =
+        json!({"model": "default", "prompt": "nested words", "max_tokens": 3, "temperature": 0, "stream": true});
     let id = socket.send(message).await;
     assert_eq!(socket.answer(&id).await.text, words(3));
 }
@@ -140,7 +141,10 @@ async fn the_node_keeps_the_history_of_a_session() {
         assert_eq!(answer.error, None, "message_index {index}");
         tokens.push(count(&answer.end, "/usage/prompt_tokens"));
     }
-    assert!(tokens[1] >= tokens[0] + 7 && tokens[2] >= tokens[1] + 7, "question and answer join the history: {tokens:?}");
+    assert!(
+        tokens[1] >= tokens[0] + 7 && tokens[2] >= tokens[1] + 7,
+        "question and answer join the history: {tokens:?}"
+    );
 
     // A new session begins with nothing.
     open_session(&mut socket, "fresh").await;

@@ -26,7 +26,9 @@ async fn a_bad_configuration_exits_78_with_every_error() {
 #[tokio::test]
 async fn unsafe_listeners_do_not_start() {
     let open = Config::scripted().set("server.listen", "\"0.0.0.0:0\"");
-    for config in [open.clone(), open.set("auth.enabled", false), Config::scripted().set("admin.listen", "\"0.0.0.0:0\"")] {
+    for config in
+        [open.clone(), open.set("auth.enabled", false), Config::scripted().set("admin.listen", "\"0.0.0.0:0\"")]
+    {
         let finished = TestNode::prepare(BINARY, &config).command(&["serve"]);
         assert_eq!(finished.code, Some(78), "{}", finished.stderr);
         assert!(finished.stderr.contains("loopback"), "{}", finished.stderr);
@@ -38,7 +40,10 @@ async fn what_keeps_it_from_starting_is_said() {
     let check = |config: &Config, prepare: &dyn Fn(&TestNode), arguments: &[&str], part: &str| {
         let node = TestNode::prepare(BINARY, config);
         prepare(&node);
-        let mut all = vec!["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+        let mut all = vec!["serve", "--admin-listen", "127.0.0.1:0"];
+        if !arguments.contains(&"--listen") {
+            all.extend(["--listen", "127.0.0.1:0"]);
+        }
         all.extend(arguments);
         let finished = node.command(&all);
         assert_eq!(finished.code, Some(1), "{}", finished.stderr);
@@ -55,7 +60,11 @@ async fn what_keeps_it_from_starting_is_said() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
     let address = taken.local_addr().expect("has one").to_string();
     check(&Config::scripted(), &|_| (), &["--listen", &address], "another process listens");
-    check(&Config::scripted(), &|_| (), &["--data-dir", "/proc/llm-node"], "data directory");
+    let not_a_directory = |node: &TestNode| {
+        std::fs::remove_dir_all(node.data_dir()).expect("ours");
+        std::fs::write(node.data_dir(), "a file").expect("ours");
+    };
+    check(&Config::scripted(), &not_a_directory, &[], "is a file");
 }
 
 #[tokio::test]
@@ -75,9 +84,8 @@ async fn health_says_what_is_so() {
     assert_eq!(get(&node, "/health/live").await.0, 200);
     assert_eq!(get(&node, "/v1/version").await.1["name"], "llm-node");
     // An upstream that does not answer: alive, not ready.
-    let dead = Config::scripted()
-        .set("engine.kind", "\"upstream\"")
-        .set("engine.upstream_urls", "[\"http://127.0.0.1:9\"]");
+    let dead =
+        Config::scripted().set("engine.kind", "\"upstream\"").set("engine.upstream_urls", "[\"http://127.0.0.1:9\"]");
     let node = TestNode::prepare(BINARY, &dead);
     let finished = node.command(&["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
     assert_eq!(finished.code, Some(1), "{}", finished.stderr);
@@ -107,7 +115,11 @@ async fn metrics_count_what_a_client_counted() {
     assert_eq!(get("gen_ai_server_time_to_first_token_seconds_count", &[]), Some(4.0));
     assert_eq!(get("gen_ai_server_request_duration_seconds_count", &[]), Some(4.0));
     assert_eq!(get("ws_errors_total", &[("code", "TIMEOUT")]), Some(0.0), "series exist before they count");
-    for name in ["gen_ai_server_time_per_output_token_seconds_count", "ws_message_size_bytes_count", "process_resident_memory_bytes"] {
+    for name in [
+        "gen_ai_server_time_per_output_token_seconds_count",
+        "ws_message_size_bytes_count",
+        "process_resident_memory_bytes",
+    ] {
         assert!(metrics.has(name), "{name}");
     }
     for hidden in ["alice", JOB, "session=", "one two"] {
@@ -129,7 +141,12 @@ fn promtool_accepts(promtool: &std::ffi::OsStr, text: &str) {
         .expect("promtool starts");
     child.stdin.take().expect("piped").write_all(text.as_bytes()).expect("promtool reads");
     let output = child.wait_with_output().expect("promtool ends");
-    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[tokio::test]
@@ -146,8 +163,11 @@ async fn metrics_can_be_moved_and_turned_off() {
 #[tokio::test]
 async fn a_reload_takes_effect_and_an_invalid_file_changes_nothing() {
     let (node, token) = scripted().await;
-    let reloads = async |outcome: &str| node.metrics().await.get("llm_node_config_reloads_total", &[("outcome", outcome)]);
-    let generated = async || post(&node, "/v1/chat/completions", Some(&token), &chat("hi", 50)).await.1["usage"]["completion_tokens"].clone();
+    let reloads =
+        async |outcome: &str| node.metrics().await.get("llm_node_config_reloads_total", &[("outcome", outcome)]);
+    let generated = async || {
+        post(&node, "/v1/chat/completions", Some(&token), &chat("hi", 50)).await.1["usage"]["completion_tokens"].clone()
+    };
     assert_eq!(generated().await, 50);
     node.write_config(&pace(200).set("jobs.max_tokens_per_request", 7).set("jobs.max_tokens_default", 7));
     node.sighup();
@@ -162,7 +182,8 @@ async fn a_reload_takes_effect_and_an_invalid_file_changes_nothing() {
 
 #[tokio::test]
 async fn prompts_and_answers_are_in_no_log() {
-    let (node, token) = with(Config::scripted().set("log.level", "\"trace\"").set("engine.scripted_text", "\"echo\"")).await;
+    let (node, token) =
+        with(Config::scripted().set("log.level", "\"trace\"").set("engine.scripted_text", "\"echo\"")).await;
     let secret = "xyzzy-plugh-secret";
     post(&node, "/v1/chat/completions", Some(&token), &chat(secret, 5)).await;
     let mut socket = session(&node, &token, "s").await;

@@ -35,9 +35,15 @@ async fn events_come_in_their_order_with_rising_numbers() {
     assert_eq!(
         once,
         [
-            "response.created", "response.in_progress", "response.output_item.added", "response.content_part.added",
-            "response.output_text.delta", "response.output_text.done", "response.content_part.done",
-            "response.output_item.done", "response.incomplete",
+            "response.created",
+            "response.in_progress",
+            "response.output_item.added",
+            "response.content_part.added",
+            "response.output_text.delta",
+            "response.output_text.done",
+            "response.content_part.done",
+            "response.output_item.done",
+            "response.incomplete",
         ]
     );
     for (number, event) in events.iter().enumerate() {
@@ -69,13 +75,18 @@ async fn a_response_is_continued_by_its_owner_alone() {
     let mut unstored = response("one", 3);
     unstored["store"] = json!(false);
     let (_, gone) = post(&node, "/v1/responses", Some(&token), &unstored).await;
-    assert_eq!(post(&node, "/v1/responses", Some(&token), &continued(&gone["id"])).await.1["error"]["code"], "previous_response_not_found");
+    assert_eq!(
+        post(&node, "/v1/responses", Some(&token), &continued(&gone["id"])).await.1["error"]["code"],
+        "previous_response_not_found"
+    );
 }
 
 #[tokio::test]
 async fn bad_requests_have_openais_shape_and_a_status_even_when_streamed() {
     let (node, token) = scripted().await;
-    for (param, value) in [("input", json!(7)), ("max_output_tokens", json!(0)), ("temperature", json!(9)), ("model", json!("x"))] {
+    for (param, value) in
+        [("input", json!(7)), ("max_output_tokens", json!(0)), ("temperature", json!(9)), ("model", json!("x"))]
+    {
         let mut body = response("hi", 5);
         body["stream"] = json!(true);
         body[param] = value;

@@ -38,6 +38,10 @@ async fn python() {
 #[tokio::test(flavor = "multi_thread")]
 async fn npm() {
     let folder = variable("LLM_NODE_TEST_SDK_NODE");
-    assert!(folder.join("node_modules/openai").is_dir(), "{} has no node_modules; `make test` installs them", folder.display());
+    assert!(
+        folder.join("node_modules/openai").is_dir(),
+        "{} has no node_modules; `make test` installs them",
+        folder.display()
+    );
     run("node".into(), &["sdk.js"], &folder.display().to_string()).await;
 }

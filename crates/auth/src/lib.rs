@@ -8,4 +8,4 @@ mod token;
 
 pub use claims::{Claims, Grant, Permission, Permissions};
 pub use secret::{JwtSecret, SECRET_BYTES_MIN, SecretError};
-pub use token::{IssuedToken, TOKEN_BYTES_MAX, TokenError, TokenService};
+pub use token::{IssuedToken, LEEWAY_SECS, TOKEN_BYTES_MAX, TokenError, TokenService};

@@ -19,7 +19,7 @@ use crate::{Claims, Grant, JwtSecret};
 /// Longest token that is looked at, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 4096;
 /// Clock difference that is tolerated, in seconds.
-const LEEWAY_SECS: u64 = 30;
+pub const LEEWAY_SECS: u64 = 30;
 /// RFC 9068 section 2.1.
 const TOKEN_TYPE: &str = "at+jwt";
 /// `iss` and `aud`.

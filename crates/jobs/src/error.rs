@@ -46,14 +46,13 @@ impl JobError {
 }
 
 impl From<JobError> for ApiError {
-    /// What a client hears. Someone else's job and an unknown one sound the same: ids are guessable, and which of
-    /// them exist is nobody's business.
+    /// What a client hears: each refusal with the code that native clients know for it.
     fn from(error: JobError) -> Self {
         match error {
-            JobError::Unknown | JobError::NotOwner => Self::new(
-                ErrorCode::JobNotFound,
-                "There is no such job for you. Check the job id and the token's subject.",
-            ),
+            JobError::Unknown => Self::new(ErrorCode::JobNotFound, "There is no such job. Check the job id."),
+            JobError::NotOwner => {
+                Self::new(ErrorCode::InvalidJob, "The job is not yours. Use a token whose subject owns the job.")
+            }
             JobError::Closed => Self::new(ErrorCode::InvalidJob, "The job is closed. Open a new one."),
             JobError::Expired => Self::new(ErrorCode::InvalidJob, "The job has expired. Open a new one."),
             JobError::Exhausted => Self::new(

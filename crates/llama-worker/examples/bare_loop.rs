@@ -82,7 +82,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn measure(backend: &LlamaBackend, model: &LlamaModel, options: &Options, streams: usize) -> Result<(), Box<dyn Error>> {
+fn measure(
+    backend: &LlamaBackend,
+    model: &LlamaModel,
+    options: &Options,
+    streams: usize,
+) -> Result<(), Box<dyn Error>> {
     let context_tokens = options.context_tokens.max(options.prompt_tokens + options.tokens).next_multiple_of(256);
     let params = LlamaContextParams::default()
         .with_n_ctx(NonZeroU32::new(u32::try_from(context_tokens * streams)?))
@@ -106,7 +111,12 @@ fn measure(backend: &LlamaBackend, model: &LlamaModel, options: &Options, stream
             let to = (from + options.batch_tokens).min(options.prompt_tokens);
             batch.clear();
             for i in from..to {
-                batch.add(token(stream, i), i32::try_from(i)?, &[i32::try_from(stream)?], i + 1 == options.prompt_tokens)?;
+                batch.add(
+                    token(stream, i),
+                    i32::try_from(i)?,
+                    &[i32::try_from(stream)?],
+                    i + 1 == options.prompt_tokens,
+                )?;
             }
             context.decode(&mut batch)?;
         }

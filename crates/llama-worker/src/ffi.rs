@@ -61,7 +61,12 @@ pub(crate) fn system_info() -> String {
 
 /// `llama_model_quantize`: converts every weight matrix of `input` to `ftype` and writes `output`. C++ exceptions are
 /// caught inside it.
-pub(crate) fn model_quantize(input: &CString, output: &CString, ftype: sys::llama_ftype, pure: bool) -> Result<(), String> {
+pub(crate) fn model_quantize(
+    input: &CString,
+    output: &CString,
+    ftype: sys::llama_ftype,
+    pure: bool,
+) -> Result<(), String> {
     // SAFETY: takes nothing, returns a plain struct.
     let mut params = unsafe { sys::llama_model_quantize_default_params() };
     params.ftype = ftype;

@@ -204,7 +204,10 @@ fn body<R: Read>(source: &mut Source<R>) -> Result<(Header, u64), Broken> {
         let mut elements = 1u64;
         for _ in 0..dimensions {
             let size = source.u64()?;
-            elements = elements.checked_mul(size).filter(|&e| e > 0 && e < 1 << 50).ok_or(Broken::Damaged("a tensor has an absurd size"))?;
+            elements = elements
+                .checked_mul(size)
+                .filter(|&e| e > 0 && e < 1 << 50)
+                .ok_or(Broken::Damaged("a tensor has an absurd size"))?;
         }
         let ggml_type = source.u32()?;
         let offset = source.u64()?;

@@ -46,7 +46,10 @@ pub(crate) struct Loaded {
 pub(crate) fn load(config: &WorkerConfig, mut progress: impl FnMut(f32) + 'static) -> Result<Loaded, String> {
     let path = &config.model;
     if !path.is_file() {
-        return Err(format!("the model file {} does not exist; correct the path or put the file there", path.display()));
+        return Err(format!(
+            "the model file {} does not exist; correct the path or put the file there",
+            path.display()
+        ));
     }
     gguf::read(path).map_err(|error| error.to_string())?;
     if path.to_str().is_none_or(|path| path.contains('\0')) {
@@ -59,9 +62,8 @@ pub(crate) fn load(config: &WorkerConfig, mut progress: impl FnMut(f32) + 'stati
             progress(done);
             true
         });
-    let model = LlamaModel::load_from_file(init_backend(), path, &params).map_err(|error| {
-        format!("{} cannot be loaded: {}", path.display(), explain(&error.to_string()))
-    })?;
+    let model = LlamaModel::load_from_file(init_backend(), path, &params)
+        .map_err(|error| format!("{} cannot be loaded: {}", path.display(), explain(&error.to_string())))?;
     let own = model.meta_val_str("tokenizer.chat_template").ok();
     let source = config.chat_template.clone().or(own);
     let has_chat_template = source.is_some();

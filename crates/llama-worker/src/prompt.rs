@@ -73,15 +73,16 @@ fn chat(loaded: &Loaded, messages: &[Message]) -> Result<(Vec<Token>, bool), Ref
     let vocab = loaded.model.vocab();
     let rendered = loaded.template.render(messages).map_err(refuse)?;
     let forged: Vec<bool> = messages.iter().map(|message| holds_special(&vocab, &message.content)).collect();
-    let bos = !vocab.text(vocab.bos()).is_some_and(|bos| {
-        bos.to_str().is_ok_and(|bos| !bos.is_empty() && rendered.text.starts_with(bos))
-    });
+    let bos = !vocab
+        .text(vocab.bos())
+        .is_some_and(|bos| bos.to_str().is_ok_and(|bos| !bos.is_empty() && rendered.text.starts_with(bos)));
     if !forged.contains(&true) {
         return Ok((ids(vocab.tokenize(rendered.text.as_bytes(), bos, true)), rendered.starts_in_reasoning));
     }
     let refused = || Refusal::Invalid {
         param: "messages".into(),
-        message: "A message holds a control token of this model, and its chat template cannot quote it. Remove it.".into(),
+        message: "A message holds a control token of this model, and its chat template cannot quote it. Remove it."
+            .into(),
     };
     let mut quoted = messages.to_vec();
     for (index, message) in quoted.iter_mut().enumerate().filter(|(index, _)| forged[*index]) {

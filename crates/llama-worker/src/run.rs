@@ -9,10 +9,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use engine_ipc::{Event, FromWorker, Refusal, SequenceEvent, Submit, ToWorker, WorkerConfig, WorkerId, encode, read_frame, write_frame};
+use engine_ipc::{
+    Event, FromWorker, Refusal, SequenceEvent, Submit, ToWorker, WorkerConfig, WorkerId, encode, read_frame,
+    write_frame,
+};
 
 use crate::{
-    WorkerError, decoder::Decoder, load, prepare,
+    WorkerError,
+    decoder::Decoder,
+    load, prepare,
     prepare::Prepared,
     scheduler::{Limits, Scheduler},
 };

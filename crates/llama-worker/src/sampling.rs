@@ -148,7 +148,8 @@ fn grammar(model: &LlamaModel, format: &ResponseFormat) -> Result<Option<LlamaSa
     };
     let invalid = || Refusal::Invalid {
         param: "response_format".into(),
-        message: "The JSON schema cannot be enforced: it is not valid, or uses what llama.cpp's grammars do not know.".into(),
+        message: "The JSON schema cannot be enforced: it is not valid, or uses what llama.cpp's grammars do not know."
+            .into(),
     };
     let grammar = llama_cpp_2::json_schema_to_grammar(schema).map_err(|_| invalid())?;
     LlamaSampler::grammar(model, &grammar, "root").map(Some).map_err(|_| invalid())
@@ -198,7 +199,8 @@ pub(crate) fn logprobs(logits: &[f32], chosen: Token, top: u8) -> (f32, Vec<(Tok
             }
         }
     }
-    let chosen = usize::try_from(chosen).ok().and_then(|chosen| logits.get(chosen)).copied().unwrap_or(f32::NEG_INFINITY);
+    let chosen =
+        usize::try_from(chosen).ok().and_then(|chosen| logits.get(chosen)).copied().unwrap_or(f32::NEG_INFINITY);
     (chosen - log_sum, best.into_iter().map(|(token, logit)| (token, logit - log_sum)).collect())
 }
 

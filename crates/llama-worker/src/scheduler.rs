@@ -211,7 +211,8 @@ impl<M: Model> Scheduler<M> {
     fn place(&self, request: &Prepared<M::Sampler>) -> usize {
         let free = self.slots.iter().enumerate().filter(|(_, slot)| slot.active.is_none());
         let rank = |slot: &Slot<M::Sampler>| {
-            let shared = if slot.tenant.as_ref() == Some(&request.tenant) { common(&slot.computed, &request.tokens) } else { 0 };
+            let shared =
+                if slot.tenant.as_ref() == Some(&request.tenant) { common(&slot.computed, &request.tokens) } else { 0 };
             (shared, slot.computed.is_empty(), u64::MAX - slot.last_used)
         };
         free.max_by_key(|(index, slot)| (rank(slot), std::cmp::Reverse(*index))).map_or(0, |(index, _)| index)

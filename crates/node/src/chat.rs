@@ -54,7 +54,8 @@ pub(crate) fn run(common: &Common, arguments: Chat) -> Result<ExitCode> {
 
 /// Where the node is and what to show it: as told, else the node of the data directory and a token of it.
 async fn reach(common: &Common, arguments: &Chat) -> Result<(String, Option<String>)> {
-    let given = arguments.token.clone().or_else(|| std::env::var("LLM_NODE_TOKEN").ok().filter(|token| !token.is_empty()));
+    let given =
+        arguments.token.clone().or_else(|| std::env::var("LLM_NODE_TOKEN").ok().filter(|token| !token.is_empty()));
     if let Some(url) = &arguments.url {
         return Ok((url.clone(), given));
     }

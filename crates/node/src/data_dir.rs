@@ -66,11 +66,13 @@ impl DataDir {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => create_private(path)?,
             Err(error) => {
-                return Err(error).with_context(|| format!("the data directory {} cannot be used", path.display()));
+                return Err(error).with_context(|| {
+                    format!("the data directory {} cannot be used: choose another with --data-dir DIR", path.display())
+                });
             }
         }
-        let path = fs::canonicalize(path)
-            .with_context(|| format!("the data directory {} cannot be used", path.display()))?;
+        let path =
+            fs::canonicalize(path).with_context(|| format!("the data directory {} cannot be used", path.display()))?;
         let dir = Self { path };
         for part in ["secrets", "models", "run"] {
             let part = dir.path.join(part);

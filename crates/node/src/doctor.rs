@@ -81,7 +81,11 @@ fn all(common: &Common) -> Result<Vec<Check>> {
             loaded.config
         }
         Err(problems) => {
-            found.push(Check::fail("configuration", problems.to_string(), "correct it; `llm-node config docs` explains every key"));
+            found.push(Check::fail(
+                "configuration",
+                problems.to_string(),
+                "correct it; `llm-node config docs` explains every key",
+            ));
             return Ok(found);
         }
     };

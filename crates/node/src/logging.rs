@@ -17,6 +17,10 @@ use crate::{
     progress,
 };
 
+/// Dependencies that log headers and bodies below `info`, and with them tokens and prompts. No level lets them.
+const CAPPED_TARGETS: [&str; 8] =
+    ["h2", "hyper", "hyper_util", "minijinja", "reqwest", "rustls", "tokio_tungstenite", "tungstenite"];
+
 /// Changes the level.
 #[derive(Debug, Clone)]
 pub(crate) struct LogHandle(reload::Handle<EnvFilter, Registry>);
@@ -55,7 +59,10 @@ pub(crate) fn init(log: &Log) -> Result<LogHandle> {
 }
 
 fn filter(level: &LogFilter) -> Result<EnvFilter> {
-    EnvFilter::try_new(level.as_str()).with_context(|| format!("{} is no log level", level.as_str()))
+    let filter = EnvFilter::try_new(level.as_str()).with_context(|| format!("{} is no log level", level.as_str()))?;
+    CAPPED_TARGETS.iter().try_fold(filter, |filter, target| {
+        Ok(filter.add_directive(format!("{target}=info").parse().context("a valid directive")?))
+    })
 }
 
 /// Standard error, with progress bars out of the way while a line is written.

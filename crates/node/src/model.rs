@@ -50,11 +50,9 @@ pub(crate) fn setting(engine: &Engine, dir: &DataDir) -> Result<String> {
         [first, rest @ ..] if rest.iter().all(|other| shard_stem(other) == shard_stem(first)) => {
             Ok(first.display().to_string())
         }
-        several => bail!(
-            "there are {} models in {}: choose one with --model FILE",
-            several.len(),
-            dir.models().display()
-        ),
+        several => {
+            bail!("there are {} models in {}: choose one with --model FILE", several.len(), dir.models().display())
+        }
     }
 }
 

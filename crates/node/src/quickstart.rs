@@ -42,12 +42,7 @@ pub(crate) async fn token(jobs: &Jobs, tokens: &TokenService) -> Result<String> 
 ///
 /// # Errors
 /// As [`token`].
-pub(crate) async fn print(
-    jobs: &Jobs,
-    tokens: Option<&TokenService>,
-    public: SocketAddr,
-    dir: &DataDir,
-) -> Result<()> {
+pub(crate) async fn print(jobs: &Jobs, tokens: Option<&TokenService>, public: SocketAddr, dir: &DataDir) -> Result<()> {
     let (token_line, header) = match tokens {
         Some(tokens) => {
             let token = token(jobs, tokens).await?;

@@ -53,19 +53,10 @@ fn overrides(arguments: &Serve) -> Vec<Override> {
         ("admin.listen", "--admin-listen", &arguments.admin_listen),
         ("engine.model", "--model", &arguments.model),
     ];
-    flags
-        .into_iter()
-        .filter_map(|(key, flag, value)| Some(Override { key, flag, value: value.clone()? }))
-        .collect()
+    flags.into_iter().filter_map(|(key, flag, value)| Some(Override { key, flag, value: value.clone()? })).collect()
 }
 
-async fn serve(
-    inputs: Inputs,
-    config: Config,
-    dir: &DataDir,
-    log: LogHandle,
-    quickstart: bool,
-) -> Result<ExitCode> {
+async fn serve(inputs: Inputs, config: Config, dir: &DataDir, log: LogHandle, quickstart: bool) -> Result<ExitCode> {
     // First of all: a signal during a download must end the process, not be lost.
     let mut signals = shutdown::Signals::listen()?;
     let listeners = listeners::bind(&config).await?;
@@ -137,10 +128,8 @@ async fn serve(
 
 async fn open_jobs(config: &Config, dir: &DataDir, metrics: jobs::Metrics) -> Result<Jobs> {
     let store = Store::open(&dir.database())?;
-    let journal = JobsConfig {
-        journal_tokens: config.jobs.journal_tokens,
-        journal_interval: config.jobs.journal_interval,
-    };
+    let journal =
+        JobsConfig { journal_tokens: config.jobs.journal_tokens, journal_interval: config.jobs.journal_interval };
     let jobs = Jobs::new(store, journal, metrics);
     let recovered = jobs.recover().await.context("what an earlier process left open cannot be settled")?;
     if recovered.reservations > 0 {

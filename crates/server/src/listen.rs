@@ -7,23 +7,23 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, middleware, response::IntoResponse};
 use http::Request;
-use hyper::body::Incoming;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto::Builder,
-};
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use protocol::{ApiError, ErrorCode};
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
 
-use crate::{App, admin, connections::ConnectionGuard, error::HttpError, health, http as http_api, native_ws, request_id, responses};
+use crate::{
+    App, admin,
+    connections::{ConnectionGuard, Guarded},
+    error::HttpError,
+    health, http as http_api, native_ws, request_id, responses,
+};
 
 /// Largest request head in bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Most headers of a request.
 const HEADERS_MAX: usize = 64;
-/// HTTP/2: streams of one connection.
-const H2_STREAMS_MAX: u32 = 128;
 /// Pause after the system refuses a connection (file descriptors used up), so that the loop does not spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
@@ -41,7 +41,10 @@ pub fn admin_router(app: &Arc<App>, metrics_endpoint: Option<&str>) -> Router {
 fn finish(routes: Router<Arc<App>>, app: &Arc<App>) -> Router {
     routes
         .fallback(|| async {
-            HttpError(ApiError::new(ErrorCode::NotFound, "There is no such route. See docs/protocol.md for those that exist."))
+            HttpError(ApiError::new(
+                ErrorCode::NotFound,
+                "There is no such route. See docs/protocol.md for those that exist.",
+            ))
         })
         .method_not_allowed_fallback(|| async {
             HttpError(ApiError::new(ErrorCode::MethodNotAllowed, "This route does not take that method."))
@@ -74,25 +77,19 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, router: Router) {
     }
 }
 
-async fn connection(app: Arc<App>, stream: TcpStream, peer: SocketAddr, router: Router, _guard: ConnectionGuard) {
+async fn connection(app: Arc<App>, stream: TcpStream, peer: SocketAddr, router: Router, guard: ConnectionGuard) {
     // Tokens are small and must not wait for one another (Nagle).
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
     }
     let settings = app.settings();
-    let mut builder = Builder::new(TokioExecutor::new());
+    // HTTP/1.1 alone: clients agree on HTTP/2 over TLS, which this listener does not have.
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(settings.handshake_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
-        .max_headers(HEADERS_MAX)
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(H2_STREAMS_MAX)
-        .max_header_list_size(HEAD_BYTES_MAX as u32)
-        .keep_alive_interval(settings.ping_interval)
-        .keep_alive_timeout(settings.write_timeout);
+        .max_headers(HEADERS_MAX);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let router = router.clone();
         async move {
@@ -101,7 +98,8 @@ async fn connection(app: Arc<App>, stream: TcpStream, peer: SocketAddr, router: 
             Ok::<_, Infallible>(router.oneshot(request).await.into_response())
         }
     });
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let stream = Guarded { stream, _guard: guard };
+    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     tokio::pin!(connection);
     let mut draining = false;
     loop {

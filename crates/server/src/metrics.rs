@@ -4,13 +4,7 @@
 use std::time::Instant;
 
 use prometheus_client::{
-    metrics::{
-        counter::Counter,
-        family::Family,
-        gauge::Gauge,
-        histogram::Histogram,
-        info::Info,
-    },
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
 use protocol::{
@@ -118,12 +112,7 @@ impl Metrics {
         registry.register("llm_node_requests", help, m.requests);
         registry.register("llm_node_active_requests", "Answers being generated now", m.active_requests);
         let help = "Time from admission to the first token";
-        registry.register_with_unit(
-            "gen_ai_server_time_to_first_token",
-            help,
-            Unit::Seconds,
-            m.time_to_first_token,
-        );
+        registry.register_with_unit("gen_ai_server_time_to_first_token", help, Unit::Seconds, m.time_to_first_token);
         let help = "Mean time per output token after the first, one observation a request";
         registry.register_with_unit(
             "gen_ai_server_time_per_output_token",

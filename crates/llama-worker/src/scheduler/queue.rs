@@ -51,9 +51,10 @@ impl<T> Queue<T> {
 
     /// Removes the first request that `wanted` names.
     pub(crate) fn remove(&mut self, wanted: impl Fn(&T) -> bool) -> bool {
-        let found = self.by_tenant.iter().find_map(|(tenant, waiting)| {
-            waiting.iter().position(&wanted).map(|at| (tenant.clone(), at))
-        });
+        let found = self
+            .by_tenant
+            .iter()
+            .find_map(|(tenant, waiting)| waiting.iter().position(&wanted).map(|at| (tenant.clone(), at)));
         let Some((tenant, at)) = found else { return false };
         if let Some(waiting) = self.by_tenant.get_mut(&tenant) {
             waiting.remove(at);

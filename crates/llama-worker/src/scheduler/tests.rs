@@ -40,8 +40,7 @@ impl Model for Fake {
     }
 }
 
-const LIMITS: Limits =
-    Limits { sequences: 2, context_tokens: 64, batch_tokens: 8, queue_max: 3, prefix_cache: true };
+const LIMITS: Limits = Limits { sequences: 2, context_tokens: 64, batch_tokens: 8, queue_max: 3, prefix_cache: true };
 
 fn scheduler(limits: Limits) -> Scheduler<Fake> {
     Scheduler::new(Fake::default(), limits)

@@ -10,7 +10,10 @@ use llama_worker::{RepackMode, repack_plan};
 
 use crate::{
     cli::Worker,
-    config::{Log, LogFormat, value::{LogFilter, Raw, Value as _}},
+    config::{
+        Log, LogFormat,
+        value::{LogFilter, Raw, Value as _},
+    },
     logging, output,
 };
 

@@ -9,7 +9,10 @@ use std::{
 };
 
 use engine::models;
-use rustix::{fs::statvfs, process::{Resource, getrlimit}};
+use rustix::{
+    fs::statvfs,
+    process::{Resource, getrlimit},
+};
 
 use super::Check;
 use crate::{
@@ -68,7 +71,11 @@ pub(super) fn clock() -> Check {
     const NAME: &str = "clock";
     let secs = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
     if secs < EARLIEST_SANE_UNIX_SECS {
-        return Check::fail(NAME, "the clock is years behind: tokens will seem to be from the future", "set it, and run an NTP service");
+        return Check::fail(
+            NAME,
+            "the clock is years behind: tokens will seem to be from the future",
+            "set it, and run an NTP service",
+        );
     }
     // systemd-timesyncd touches this file when it has synchronised; other services leave no such trace.
     match fs::metadata("/run/systemd/timesync/synchronized") {
@@ -80,7 +87,11 @@ pub(super) fn clock() -> Check {
 pub(super) fn secret(config: &Config, dir: &DataDir) -> Check {
     const NAME: &str = "token secret";
     if !config.auth.enabled {
-        return Check::warn(NAME, "auth.enabled = false: no tokens are asked for", "set it to true before anybody else can reach this machine");
+        return Check::warn(
+            NAME,
+            "auth.enabled = false: no tokens are asked for",
+            "set it to true before anybody else can reach this machine",
+        );
     }
     if config.auth.jwt_secret.is_some() {
         return Check::ok(NAME, "from the configuration");
@@ -91,11 +102,16 @@ pub(super) fn secret(config: &Config, dir: &DataDir) -> Check {
         Ok(found) if found.permissions().mode() & 0o077 != 0 => Check::fail(
             NAME,
             format!("{} can be read by others", path.display()),
-            format!("chmod 600 {}; if others had access, delete it: a new one is generated, and all tokens end", path.display()),
+            format!(
+                "chmod 600 {}; if others had access, delete it: a new one is generated, and all tokens end",
+                path.display()
+            ),
         ),
         Ok(_) => match auth::JwtSecret::load_or_generate(&path) {
             Ok(_) => Check::ok(NAME, "private and long enough"),
-            Err(error) => Check::fail(NAME, error.to_string(), "delete the file: a new one is generated, and all tokens end"),
+            Err(error) => {
+                Check::fail(NAME, error.to_string(), "delete the file: a new one is generated, and all tokens end")
+            }
         },
     }
 }
@@ -137,7 +153,11 @@ pub(super) fn port(name: &'static str, address: SocketAddr, running: bool) -> Ch
     }
     match TcpListener::bind(address) {
         Ok(_) => Check::ok(name, format!("{address} is free")),
-        Err(error) => Check::fail(name, format!("{address}: {error}"), "stop what listens there (`ss -ltnp`), or configure another port"),
+        Err(error) => Check::fail(
+            name,
+            format!("{address}: {error}"),
+            "stop what listens there (`ss -ltnp`), or configure another port",
+        ),
     }
 }
 
@@ -153,7 +173,9 @@ pub(super) fn model(engine: &Engine, dir: &DataDir) -> Vec<Check> {
     }
     let files = match models::resolve(&setting, dir.path(), &()) {
         Ok(files) => files,
-        Err(error) => return vec![Check::fail(NAME, error.to_string(), "put the whole file there, or correct engine.model")],
+        Err(error) => {
+            return vec![Check::fail(NAME, error.to_string(), "put the whole file there, or correct engine.model")];
+        }
     };
     let bytes: u64 = files.shards.iter().filter_map(|shard| fs::metadata(shard).ok()).map(|found| found.len()).sum();
     let mut checks = vec![Check::ok(NAME, format!("{setting} ({})", ByteSize(bytes)))];

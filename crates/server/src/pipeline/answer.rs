@@ -229,8 +229,12 @@ impl Drive {
 fn log_failure(request_id: &RequestId, error: &engine::BackendError) {
     use engine::BackendError::{ContextTooLarge, Internal, Invalid, Overloaded, Timeout, Unavailable};
     match error {
-        ContextTooLarge { .. } | Invalid { .. } => tracing::info!(%request_id, reason = %error, "a request was refused"),
-        Overloaded { .. } | Timeout | Unavailable(_) => tracing::warn!(%request_id, %error, "a request was not answered"),
+        ContextTooLarge { .. } | Invalid { .. } => {
+            tracing::info!(%request_id, reason = %error, "a request was refused")
+        }
+        Overloaded { .. } | Timeout | Unavailable(_) => {
+            tracing::warn!(%request_id, %error, "a request was not answered")
+        }
         Internal(_) => tracing::error!(%request_id, %error, "the backend failed"),
     }
 }

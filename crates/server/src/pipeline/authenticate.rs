@@ -1,6 +1,6 @@
 //! Stage 1: who speaks.
 
-use auth::{Grant, Permission, Permissions, TokenError, TokenService};
+use auth::{Grant, LEEWAY_SECS, Permission, Permissions, TokenError, TokenService};
 use protocol::{ApiError, ErrorCode, JobId, SessionId, Subject, TenantId};
 
 /// The subject, and the job that is charged, where `auth.enabled = false`.
@@ -58,7 +58,7 @@ impl Authenticated {
     /// # Errors
     /// `TOKEN_EXPIRED`.
     pub fn still_valid(&self) -> Result<(), ApiError> {
-        if self.expires_at.is_some_and(|at| at <= jobs::now()) {
+        if self.expires_at.is_some_and(|at| at.saturating_add(LEEWAY_SECS) <= jobs::now()) {
             return Err(expired());
         }
         Ok(())
@@ -96,7 +96,10 @@ pub(super) fn authenticate(tokens: Option<&TokenService>, bearer: Option<&str>) 
         tracing::info!(reason = %error, "a token was refused");
         match error {
             TokenError::Expired => expired(),
-            _ => ApiError::new(ErrorCode::InvalidToken, "The token is not valid on this node. Ask its operator for another."),
+            _ => ApiError::new(
+                ErrorCode::InvalidToken,
+                "The token is not valid on this node. Ask its operator for another.",
+            ),
         }
     })?;
     Ok(Authenticated {
@@ -109,5 +112,8 @@ pub(super) fn authenticate(tokens: Option<&TokenService>, bearer: Option<&str>) 
 }
 
 fn expired() -> ApiError {
-    ApiError::new(ErrorCode::TokenExpired, "The token has expired. Get a new one from the node's operator, or refresh earlier.")
+    ApiError::new(
+        ErrorCode::TokenExpired,
+        "The token has expired. Get a new one from the node's operator, or refresh earlier.",
+    )
 }

@@ -31,7 +31,10 @@ pub(super) async fn check_job(jobs: &Jobs, who: &Authenticated, named: Option<&J
 /// charged to the local job, and the job that a client names is only a name.
 fn charged(who: &Authenticated, named: Option<&JobId>) -> Result<JobId, ApiError> {
     if named.is_some_and(|job| job.as_str() == JobId::NONE) {
-        return Err(ApiError::new(ErrorCode::InvalidJobId, "Job id 0 is not a job. Name the job that pays for this session."));
+        return Err(ApiError::new(
+            ErrorCode::InvalidJobId,
+            "Job id 0 is not a job. Name the job that pays for this session.",
+        ));
     }
     if who.is_anonymous() {
         return Ok(JobId::new(LOCAL).expect("a valid id"));

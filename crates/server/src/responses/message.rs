@@ -25,9 +25,7 @@ pub(super) fn read(text: &str) -> Result<Message, (Lane, Refusal)> {
     let envelope: ClientEvent = protocol::json::parse(text.as_bytes()).map_err(|error| (None, error.into()))?;
     let lane = match envelope.stream_id {
         None | Some(Value::Null) => None,
-        Some(Value::String(name)) => {
-            Some(lanes::name(&name).ok_or_else(|| (None, Refusal::invalid_stream_id()))?)
-        }
+        Some(Value::String(name)) => Some(lanes::name(&name).ok_or_else(|| (None, Refusal::invalid_stream_id()))?),
         Some(_) => return Err((None, Refusal::invalid_stream_id())),
     };
     match envelope.kind.as_str() {

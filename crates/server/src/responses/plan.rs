@@ -167,9 +167,9 @@ fn metadata(pairs: Option<BTreeMap<String, String>>) -> Result<BTreeMap<String, 
     let pairs = pairs.unwrap_or_default();
     let too_long = |text: &str, chars_max: usize| text.chars().nth(chars_max).is_some();
     if pairs.len() > METADATA_PAIRS_MAX
-        || pairs.iter().any(|(key, value)| {
-            too_long(key, METADATA_KEY_CHARS_MAX) || too_long(value, METADATA_VALUE_CHARS_MAX)
-        })
+        || pairs
+            .iter()
+            .any(|(key, value)| too_long(key, METADATA_KEY_CHARS_MAX) || too_long(value, METADATA_VALUE_CHARS_MAX))
     {
         return Err(ApiError::invalid(
             "metadata",

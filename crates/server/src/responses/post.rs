@@ -11,12 +11,8 @@ use axum::{
 use protocol::{ApiError, RequestId, inference::Message, openai::responses::CreateResponse};
 
 use super::{
-    admitted, broken_off, conversation_bytes_max, keep,
-    narration::Narration,
-    plan::plan,
-    previous, random_id,
-    store::Owner,
-    unix_now,
+    admitted, broken_off, conversation_bytes_max, keep, narration::Narration, plan::plan, previous, random_id,
+    store::Owner, unix_now,
 };
 use crate::{
     App,

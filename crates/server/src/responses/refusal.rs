@@ -184,12 +184,7 @@ mod tests {
         check(Refusal::unsupported("response.steer"), 400, invalid, "unsupported");
         check(Refusal::binary(), 400, invalid, "invalid_request");
         check(Full::Requests.into(), 429, "rate_limit_error", "rate_limit_exceeded");
-        check(
-            ApiError::new(ErrorCode::TokenExpired, "expired").into(),
-            401,
-            "authentication_error",
-            "token_expired",
-        );
+        check(ApiError::new(ErrorCode::TokenExpired, "expired").into(), 401, "authentication_error", "token_expired");
         check(
             ApiError::context_too_large(9, 8).with("prompt_tokens", 9).into(),
             400,

@@ -315,12 +315,7 @@ impl Connection {
 
     /// Keeps a response for its identity, or in the connection's memory where it is not to be stored. Returns false
     /// for one that failed.
-    fn keep(
-        &mut self,
-        lane: &Lane,
-        conversation: Vec<inference::Message>,
-        narration: &Narration,
-    ) -> bool {
+    fn keep(&mut self, lane: &Lane, conversation: Vec<inference::Message>, narration: &Narration) -> bool {
         if narration.response().store {
             return keep(&self.app, &self.identity, conversation, narration);
         }
