@@ -48,7 +48,10 @@ async fn answers_go_on_where_a_killed_worker_stopped() {
     let charged = node.settled_job(JOB).await["used_tokens"].as_u64().expect("a count") - before;
     assert_eq!(charged, delivered, "charged is what was delivered");
     // Greedy decoding repeats itself but for ties that the shape of a batch can flip.
-    eprintln!("{differing} of {STREAMS} texts differ from the undisturbed run");
+    #[expect(clippy::print_stdout, reason = "how often ties flip is part of the result")]
+    {
+        println!("{differing} of {STREAMS} texts differ from the undisturbed run");
+    }
     assert!(differing <= 2, "{differing} of {STREAMS} texts differ");
     let metrics = node.metrics().await;
     assert_eq!(metrics.get("llm_node_engine_worker_restarts_total", &[]), Some(1.0));

@@ -106,7 +106,7 @@ fn measure(
 
     let started = Instant::now();
     let mut next = vec![LlamaToken(0); streams];
-    for stream in 0..streams {
+    for (stream, next) in next.iter_mut().enumerate() {
         for from in (0..options.prompt_tokens).step_by(options.batch_tokens) {
             let to = (from + options.batch_tokens).min(options.prompt_tokens);
             batch.clear();
@@ -120,7 +120,7 @@ fn measure(
             }
             context.decode(&mut batch)?;
         }
-        next[stream] = argmax(context.get_logits_ith(batch.n_tokens() - 1));
+        *next = argmax(context.get_logits_ith(batch.n_tokens() - 1));
     }
     let prefill = started.elapsed().as_secs_f64();
 

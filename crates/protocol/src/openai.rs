@@ -53,7 +53,7 @@ const LOGPROB_MIN: f32 = -9999.0;
 /// A log-probability as JSON can hold it.
 fn finite(logprob: f32) -> f32 {
     // `max` takes the other operand for NaN.
-    logprob.max(LOGPROB_MIN).min(0.0)
+    logprob.clamp(LOGPROB_MIN, 0.0)
 }
 
 #[cfg(test)]

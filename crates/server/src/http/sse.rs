@@ -57,12 +57,6 @@ impl Event {
         text.extend_from_slice(b"\n\n");
         Self(text.into())
     }
-
-    /// The event's bytes on the wire.
-    #[cfg(test)]
-    pub(crate) fn text(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("events are text")
-    }
 }
 
 /// There is nobody left to send to: stop.

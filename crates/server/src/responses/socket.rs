@@ -110,7 +110,7 @@ enum Stage {
     /// The pipeline has not taken it yet.
     Asked(Box<responses::Response>),
     /// It is being told.
-    Told(Narration),
+    Told(Box<Narration>),
 }
 
 impl Running {
@@ -265,7 +265,7 @@ impl Connection {
             (Event::Accepted(info), Stage::Asked(response)) => {
                 admitted(response, &info);
                 let narration = Narration::new((**response).clone(), lane);
-                running.stage = Stage::Told(narration);
+                running.stage = Stage::Told(Box::new(narration));
                 Ok(())
             }
             (Event::Refused(error), Stage::Told(narration)) if narration.has_begun() => {

@@ -70,7 +70,7 @@ fn the_end_says_how_and_what_is_kept() {
         let mut turn = turn(true);
         turn.started(3);
         let text = delta(text, 1);
-        drop(turn.delta(&text));
+        let _ = turn.delta(&text);
         let frames = turn.finished(reason, &usage());
         assert_eq!(pick(&frames[1..], &["reason", "finish_reason", "message_index"]), [said.to_vec()]);
         drop(frames);
