@@ -15,7 +15,7 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
 /// Prints part of a line, at once.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(crate) fn print_part(text: &str) -> io::Result<()> {
     write_out(text, "")
 }
@@ -23,7 +23,7 @@ pub(crate) fn print_part(text: &str) -> io::Result<()> {
 /// Prints a result as JSON.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(crate) fn print_json(value: &impl Serialize) -> io::Result<()> {
     print(&serde_json::to_string_pretty(value)?)
 }

@@ -1,6 +1,6 @@
 //! The accept loop and the routers of both listeners.
 //!
-//! A connection passes the caps of [`crate::connections`] before a byte is read, must send its request head within
+//! A connection passes the caps of `connections` before a byte is read, must send its request head within
 //! `handshake_timeout`, and is told to finish when the node drains.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};

@@ -78,7 +78,7 @@ impl From<&Settings> for Limits {
     }
 }
 
-/// See the [module](self).
+/// Responses by owner and id, bounded in number, bytes and age; the least recently used go first.
 #[derive(Debug, Default)]
 pub struct ResponseStore {
     shelves: Mutex<Shelves>,
