@@ -8,7 +8,7 @@
 //!
 //! What people send does not always fit what a template takes: some refuse a system message, some demand strict
 //! alternation, some drop a system message or a tool's result in silence. [`ChatTemplate::new`] finds the last by probes, the
-//! others show when the template raises; [`adapt`] then restates the conversation without losing a word of it.
+//! others show when the template raises; `adapt` then restates the conversation without losing a word of it.
 
 mod adapt;
 mod calendar;

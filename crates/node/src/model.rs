@@ -42,7 +42,7 @@ pub(crate) fn setting(engine: &Engine, dir: &DataDir) -> Result<String> {
     match found.as_slice() {
         [] => bail!(
             "there is no model: name one with --model FILE or --model hf:owner/repo:file.gguf, or put a .gguf file into \
-             {} (`make model` fetches the default one there)",
+             {} (`scripts/fetch-model.sh` fetches the default one there)",
             dir.models().display()
         ),
         [only] => Ok(only.display().to_string()),

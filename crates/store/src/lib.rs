@@ -1,6 +1,6 @@
 //! What must survive a restart. The only crate that knows SQL.
 //!
-//! One thread owns the one connection that the node writes with ([`writer`]): operations that arrive together are
+//! One thread owns the one connection that the node writes with (`writer`): operations that arrive together are
 //! committed together (group commit), each in a savepoint of its own, and a caller hears "done" only after the commit.
 //! Other processes (`llm-node job …` beside a running node) open the same file; WAL and a busy timeout make that safe.
 
