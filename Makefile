@@ -23,8 +23,8 @@ test: ## Run every test, on the real binary and the real model (ARGS="-p auth" s
 check: ## Format, lints, documentation, licences and sources of dependencies, scripts
 	@scripts/check.sh
 
-bench: ## Measure the node in release mode (ARGS are the load generator's)
-	@scripts/bench.sh $(ARGS)
+bench: ## Measure the node against a bare llama.cpp loop, in release mode
+	@scripts/bench.sh
 
 docs: ## Write docs/configuration.md and docs/llm-node.example.toml anew
 	@scripts/setup-build.sh

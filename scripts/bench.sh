@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# bench.sh [BENCH ARGUMENT...]: builds the node and the load generator in release mode and measures the one with the
-# other, on the default model.
+# Measures the node against a bare llama.cpp batch loop on the same weights, in release mode and in one run.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 scripts/setup-build.sh
+cargo build --release --locked -p node -p bench
+cargo build --release --locked -p llama-worker --example bare_loop
 LLM_NODE_TEST_MODEL=$(scripts/fetch-model.sh "$target_dir/test-cache")
 export LLM_NODE_TEST_MODEL
-cargo build --release --locked -p node -p bench
-cargo run --release --quiet --locked -p bench -- "$@"
+exec "$target_dir/release/bench" "$target_dir/release/llm-node" "$target_dir/release/examples/bare_loop"

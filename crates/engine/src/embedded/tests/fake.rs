@@ -75,6 +75,11 @@ impl Harness {
         self.workers.recv().await.expect("the launcher lives")
     }
 
+    /// Resolves when no worker will ever be started again.
+    pub(super) async fn no_more_workers(&mut self) {
+        assert!(self.workers.recv().await.is_none(), "another worker was started");
+    }
+
     pub(super) async fn next_ready_worker(&mut self) -> FakeWorker {
         let mut worker = self.next_worker().await;
         assert!(matches!(worker.receive().await, ToWorker::Configure(_)));
@@ -116,9 +121,12 @@ impl FakeWorker {
     }
 
     pub(super) async fn next_submit(&mut self) -> Submit {
-        match self.receive_work().await {
-            ToWorker::Submit(submit) => *submit,
-            other => panic!("a submission, not {other:?}"),
+        loop {
+            match self.receive_work().await {
+                ToWorker::Submit(submit) => return *submit,
+                ToWorker::Configure(_) => {}
+                other => panic!("a submission, not {other:?}"),
+            }
         }
     }
 
