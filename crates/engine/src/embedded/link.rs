@@ -5,7 +5,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     process::Child,
     sync::mpsc,
-    task::AbortHandle,
+    task::JoinHandle,
     time::Instant,
 };
 
@@ -20,7 +20,8 @@ const EXIT_STATUS_WAIT: Duration = Duration::from_secs(1);
 pub(super) struct Link {
     incoming: mpsc::Receiver<Result<FromWorker, FrameError>>,
     outgoing: mpsc::Sender<ToWorker>,
-    tasks: [AbortHandle; 2],
+    reader: JoinHandle<()>,
+    writer: JoinHandle<()>,
     child: Option<Child>,
     /// Since when it is ready.
     pub(super) ready_at: Option<Instant>,
@@ -42,15 +43,7 @@ impl Link {
         let reader = tokio::spawn(read_all(launched.reader, incoming_sender));
         let writer = tokio::spawn(write_all(launched.writer, outgoing_receiver));
         let now = Instant::now();
-        Self {
-            incoming,
-            outgoing,
-            tasks: [reader.abort_handle(), writer.abort_handle()],
-            child: launched.child,
-            ready_at: None,
-            heard_at: now,
-            ping_at: now,
-        }
+        Self { incoming, outgoing, reader, writer, child: launched.child, ready_at: None, heard_at: now, ping_at: now }
     }
 
     /// The worker's next frame; `None` when its socket closed. Cancel-safe.
@@ -89,7 +82,10 @@ impl Link {
 
     /// Asks the worker to exit, kills it after `grace`.
     pub(super) async fn shut_down(mut self, grace: Duration) {
-        let _ = self.send(ToWorker::Shutdown);
+        if self.send(ToWorker::Shutdown).is_ok() {
+            // The writer ends after this frame. A worker that does not take it is killed below.
+            let _ = tokio::time::timeout(grace, &mut self.writer).await;
+        }
         let Some(mut child) = self.child.take() else { return };
         if tokio::time::timeout(grace, child.wait()).await.is_err() {
             tracing::warn!(grace_seconds = grace.as_secs_f64(), "the worker did not exit when asked, killing it");
@@ -100,9 +96,8 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
+        self.reader.abort();
+        self.writer.abort();
     }
 }
 
@@ -141,7 +136,7 @@ async fn write_all(mut writer: impl AsyncWrite + Unpin, mut frames: mpsc::Receiv
             }
         };
         // The reader notices a closed socket too, and tells the supervisor.
-        if writer.write_all(&bytes).await.is_err() {
+        if writer.write_all(&bytes).await.is_err() || frame == ToWorker::Shutdown {
             return;
         }
     }
