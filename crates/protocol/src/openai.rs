@@ -50,10 +50,9 @@ impl From<Usage> for TokenUsage {
 /// Smallest log-probability that is written: JSON has no infinity, and OpenAI writes this number for one.
 const LOGPROB_MIN: f32 = -9999.0;
 
-/// A log-probability as JSON can hold it.
+/// A log-probability as JSON can hold it. `clamp` alone would pass NaN on.
 fn finite(logprob: f32) -> f32 {
-    // `max` takes the other operand for NaN.
-    logprob.clamp(LOGPROB_MIN, 0.0)
+    if logprob.is_nan() { LOGPROB_MIN } else { logprob.clamp(LOGPROB_MIN, 0.0) }
 }
 
 #[cfg(test)]
