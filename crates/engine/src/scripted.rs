@@ -26,6 +26,9 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
+/// Longest pause; a longer one is cut to it, so that no due time overflows.
+pub const PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// What is said, and how fast.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScriptedConfig {
@@ -33,9 +36,9 @@ pub struct ScriptedConfig {
     pub model: String,
     /// Words that prompt and answer may have together.
     pub context_tokens: u32,
-    /// Time before the first token.
+    /// Time before the first token, at most [`PAUSE_MAX`].
     pub first_token_delay: Duration,
-    /// Time between tokens; zero is as fast as possible.
+    /// Time between tokens, at most [`PAUSE_MAX`]; zero is as fast as possible.
     pub token_interval: Duration,
     /// What is said.
     pub text: ScriptedText,
@@ -191,7 +194,7 @@ impl Script {
     /// Says every token; `Err` is the regular end, `Ok` a failure. (An endless loop reads best by its exits.)
     async fn say_all(&mut self) -> Result<GenerationEvent, FinishReason> {
         // Due times are absolute, so that the pace is exact however late a task wakes.
-        let mut due = Instant::now() + self.config.first_token_delay;
+        let mut due = Instant::now() + self.config.first_token_delay.min(PAUSE_MAX);
         for index in 0..self.max_tokens {
             if due > Instant::now() {
                 let (cancel, stop, deadline) = (&self.cancel, &self.stop, self.deadline);
@@ -224,7 +227,7 @@ impl Script {
             if let Some(delta) = self.assembler.take() {
                 self.sender.send(GenerationEvent::Delta(delta));
             }
-            due += self.config.token_interval;
+            due += self.config.token_interval.min(PAUSE_MAX);
         }
         // An echo that used its last token exactly is whole.
         Err(if self.words.is_some() && self.token(self.max_tokens).is_none() {

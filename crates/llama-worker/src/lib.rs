@@ -18,6 +18,7 @@ mod repack;
 mod run;
 mod sampling;
 mod scheduler;
+mod schema;
 pub mod template;
 
 pub use error::{QuantizeError, WorkerError};

@@ -7,6 +7,7 @@ use llama_cpp_2::{
     context::{LlamaContext, params::LlamaContextParams},
     llama_backend::LlamaBackend,
     model::{LlamaModel, params::LlamaModelParams},
+    token_type::LlamaTokenAttr,
 };
 
 use crate::{
@@ -37,13 +38,15 @@ pub(crate) struct Loaded {
     pub(crate) has_chat_template: bool,
     /// Context of each sequence.
     pub(crate) context_tokens: u32,
+    /// What the texts of control tokens begin with: text without any of these cannot hold one.
+    pub(crate) control_starts: Vec<char>,
 }
 
-/// Loads the weights. `progress` is called with 0 to 1.
+/// Loads the weights. `progress` is called with 0 to 1, and ends the loading by false.
 ///
 /// # Errors
 /// What is wrong and what to do, for the operator.
-pub(crate) fn load(config: &WorkerConfig, mut progress: impl FnMut(f32) + 'static) -> Result<Loaded, String> {
+pub(crate) fn load(config: &WorkerConfig, progress: impl FnMut(f32) -> bool + 'static) -> Result<Loaded, String> {
     let path = &config.model;
     if !path.is_file() {
         return Err(format!(
@@ -58,10 +61,7 @@ pub(crate) fn load(config: &WorkerConfig, mut progress: impl FnMut(f32) + 'stati
     let params = LlamaModelParams::default()
         .with_n_gpu_layers(config.gpu.layers)
         .with_main_gpu(config.gpu.main_device)
-        .with_progress_callback(move |done| {
-            progress(done);
-            true
-        });
+        .with_progress_callback(progress);
     let model = LlamaModel::load_from_file(init_backend(), path, &params)
         .map_err(|error| format!("{} cannot be loaded: {}", path.display(), explain(&error.to_string())))?;
     let own = model.meta_val_str("tokenizer.chat_template").ok();
@@ -77,7 +77,21 @@ pub(crate) fn load(config: &WorkerConfig, mut progress: impl FnMut(f32) + 'stati
     let template = ChatTemplate::new(source.as_deref().unwrap_or(FALLBACK_TEMPLATE), specials)
         .map_err(|error| error.to_string())?;
     let context_tokens = context_tokens(&model, config);
-    Ok(Loaded { model, template, has_chat_template, context_tokens })
+    let control_starts = control_starts(&model);
+    Ok(Loaded { model, template, has_chat_template, context_tokens, control_starts })
+}
+
+/// The tokens that text becomes only where special tokens are parsed (llama.cpp's `tokenizer_st_partition`).
+fn control_starts(model: &LlamaModel) -> Vec<char> {
+    let vocab = model.vocab();
+    let controls = vocab.tokens().filter(|token| {
+        let attributes = vocab.attr(*token);
+        attributes.contains(LlamaTokenAttr::Control) || attributes.contains(LlamaTokenAttr::Unknown)
+    });
+    let mut starts: Vec<char> = controls.filter_map(|token| token_text(model, token).chars().next()).collect();
+    starts.sort_unstable();
+    starts.dedup();
+    starts
 }
 
 fn explain(error: &str) -> String {

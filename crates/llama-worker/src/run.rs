@@ -24,6 +24,9 @@ use crate::{
 
 /// Loading frames a second, at most.
 const LOADING_FRAME_INTERVAL: Duration = Duration::from_millis(50);
+/// Stack of the prepare thread. Schema and grammar compilers recurse; `schema` bounds how deep, this is room for it.
+/// Memory is taken only as it is touched.
+const PREPARE_STACK_BYTES: usize = 64 << 20;
 /// Requests between the threads beyond those that the queue and the sequences hold.
 const CHANNEL_SLACK: usize = 64;
 
@@ -68,9 +71,10 @@ fn serve(config: &WorkerConfig, reader: UnixStream, writer: &mut UnixStream) -> 
         if told.elapsed() >= LOADING_FRAME_INTERVAL {
             told = Instant::now();
             let per_mille = (done.clamp(0.0, 1.0) * 1000.0) as u16;
-            // A socket that fails now fails again at `Ready`, where it is noticed.
-            let _ = write_frame(&mut loading, &FromWorker::Loading { per_mille });
+            // Nobody needs the model when the engine is gone: loading ends then.
+            return write_frame(&mut loading, &FromWorker::Loading { per_mille }).is_ok();
         }
+        true
     };
     let loaded = load::load(config, progress).map_err(WorkerError::LoadFailed)?;
     let context = load::context(&loaded, config).map_err(WorkerError::LoadFailed)?;
@@ -88,6 +92,7 @@ fn serve(config: &WorkerConfig, reader: UnixStream, writer: &mut UnixStream) -> 
         let loaded = &loaded;
         let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
         spawn("prepare")
+            .stack_size(PREPARE_STACK_BYTES)
             .spawn_scoped(scope, move || prepare::run(loaded, &submissions, &prepared))
             .map_err(WorkerError::Thread)?;
         spawn("reader")
@@ -138,9 +143,11 @@ fn step(
 ) -> Result<(), WorkerError> {
     loop {
         let mut events = Vec::new();
+        // A cancelled request has no event, but the gauges must show that its sequence is free.
+        let mut cancelled = false;
         loop {
             // With nothing to compute and nothing to tell, sleep until something comes.
-            let message = if scheduler.is_idle() && events.is_empty() {
+            let message = if scheduler.is_idle() && events.is_empty() && !cancelled {
                 match messages.recv() {
                     Ok(message) => message,
                     Err(_) => return Ok(()),
@@ -160,7 +167,10 @@ fn step(
                         events.push(SequenceEvent { id, event: Event::Refused(refusal) });
                     }
                 }
-                ToStep::Cancel(id) => scheduler.cancel(id),
+                ToStep::Cancel(id) => {
+                    scheduler.cancel(id);
+                    cancelled = true;
+                }
                 ToStep::Ping(number) => write_frame(writer, &FromWorker::Pong(number))?,
                 ToStep::Stop => return Ok(()),
             }
@@ -169,7 +179,7 @@ fn step(
             tracing::error!(%error, "llama.cpp could not compute a step; this worker ends and another takes over");
             WorkerError::Step(error)
         })?;
-        if !events.is_empty() || stats.step_us > 0 {
+        if !events.is_empty() || cancelled || stats.step_us > 0 {
             writer.write_all(&encode(&FromWorker::Step { events, stats })?).map_err(engine_ipc::FrameError::from)?;
         }
     }

@@ -12,6 +12,8 @@ use llama_cpp_2::{
 };
 use protocol::inference::{ResponseFormat, Sampling};
 
+use crate::schema;
+
 /// Tokens that penalties look back at (llama.cpp's own default).
 const PENALTY_WINDOW: i32 = 64;
 /// Any JSON object.
@@ -24,6 +26,8 @@ pub(crate) struct Sampler {
     grammar: Option<LlamaSampler>,
     greedy: bool,
     seed: u64,
+    /// Ends the model's turn; what is left where a grammar allows nothing.
+    end: Token,
 }
 
 impl Sampler {
@@ -66,7 +70,8 @@ impl Sampler {
             samplers.push(LlamaSampler::temp(sampling.temperature));
         }
         let chain = (!samplers.is_empty()).then(|| LlamaSampler::chain(samplers, true));
-        Ok(Self { chain, grammar: grammar(model, format)?, greedy, seed })
+        let end = model.vocab().eos().0;
+        Ok(Self { chain, grammar: grammar(model, format)?, greedy, seed, end })
     }
 
     /// The token number `index` of the answer, by these logits.
@@ -103,6 +108,12 @@ impl Sampler {
         }
         let mut allowed = candidates(logits);
         allowed.apply_sampler(grammar);
+        if self.end >= 0 && allowed.data.iter().all(|candidate| candidate.logit() == f32::NEG_INFINITY) {
+            // A schema can be impossible to fulfil. llama.cpp aborts the process when it is told of an end that its
+            // grammar did not allow, so it is not told.
+            self.grammar = None;
+            return self.end;
+        }
         self.draw(allowed, index)
     }
 
@@ -139,20 +150,21 @@ fn biases(sampling: &Sampling, vocabulary: i32) -> Result<Vec<LlamaLogitBias>, R
     sampling.logit_bias.iter().map(bias).collect()
 }
 
-/// The grammar's text; made on the prepare thread.
+/// The grammar of a format; made on the prepare thread.
 fn grammar(model: &LlamaModel, format: &ResponseFormat) -> Result<Option<LlamaSampler>, Refusal> {
     let schema = match format {
         ResponseFormat::Text => return Ok(None),
         ResponseFormat::JsonObject => JSON_OBJECT_SCHEMA,
         ResponseFormat::JsonSchema(schema) => schema,
     };
-    let invalid = || Refusal::Invalid {
+    let invalid = |why: &str| Refusal::Invalid {
         param: "response_format".into(),
-        message: "The JSON schema cannot be enforced: it is not valid, or uses what llama.cpp's grammars do not know."
-            .into(),
+        message: format!("The JSON schema cannot be enforced. {why}"),
     };
-    let grammar = llama_cpp_2::json_schema_to_grammar(schema).map_err(|_| invalid())?;
-    LlamaSampler::grammar(model, &grammar, "root").map(Some).map_err(|_| invalid())
+    let unknown = "It is not valid, or uses what llama.cpp's grammars do not know.";
+    let schema = schema::check(schema).map_err(invalid)?;
+    let grammar = llama_cpp_2::json_schema_to_grammar(&schema).map_err(|_| invalid(unknown))?;
+    LlamaSampler::grammar(model, &grammar, "root").map(Some).map_err(|_| invalid(unknown))
 }
 
 fn candidates(logits: &[f32]) -> LlamaTokenDataArray {

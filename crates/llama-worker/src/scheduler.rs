@@ -185,11 +185,7 @@ impl<M: Model> Scheduler<M> {
     fn admit(&mut self, events: &mut Vec<SequenceEvent>) {
         while self.slots.iter().any(|slot| slot.active.is_none()) {
             let Some(request) = self.waiting.pop() else { return };
-            let index = self.place(&request);
-            let kept = self.keep_prefix(index, &request);
-            let cached_tokens = kept.min(request.prompt_tokens);
-            self.cache_hit_tokens += u64::from(kept);
-            events.push(SequenceEvent {
+            let admitted = |cached_tokens| SequenceEvent {
                 id: request.id,
                 event: Event::Admitted {
                     prompt_tokens: request.prompt_tokens,
@@ -197,7 +193,18 @@ impl<M: Model> Scheduler<M> {
                     trimmed_messages: request.trimmed_messages,
                     starts_in_reasoning: request.starts_in_reasoning,
                 },
-            });
+            };
+            // A worker may die between an answer's last token and its end: there is nothing left to compute then.
+            let is_full = request.tokens.len() > self.limits.context_tokens as usize;
+            if request.generated_tokens >= request.max_tokens || is_full {
+                let finished = Event::Finished(FinishReason::Length);
+                events.extend([admitted(0), SequenceEvent { id: request.id, event: finished }]);
+                continue;
+            }
+            let index = self.place(&request);
+            let kept = self.keep_prefix(index, &request);
+            self.cache_hit_tokens += u64::from(kept);
+            events.push(admitted(kept.min(request.prompt_tokens)));
             self.clock += 1;
             let slot = &mut self.slots[index];
             slot.tenant = Some(request.tenant.clone());
@@ -206,14 +213,16 @@ impl<M: Model> Scheduler<M> {
         }
     }
 
-    /// The free sequence that holds most of the request's beginning; otherwise an empty one, otherwise the one that was
-    /// unused for longest. There is a free one.
+    /// The free sequence to take: the one that holds most of the request's beginning, if that is at least half of what it
+    /// holds; otherwise an empty one, otherwise the one that was unused for longest. (Half: two conversations of a tenant
+    /// begin alike, with the same system prompt, and the one must not cost the other all of its prefix.)
     fn place(&self, request: &Prepared<M::Sampler>) -> usize {
         let free = self.slots.iter().enumerate().filter(|(_, slot)| slot.active.is_none());
         let rank = |slot: &Slot<M::Sampler>| {
-            let shared =
-                if slot.tenant.as_ref() == Some(&request.tenant) { common(&slot.computed, &request.tokens) } else { 0 };
-            (shared, slot.computed.is_empty(), u64::MAX - slot.last_used)
+            let own = slot.tenant.as_ref() == Some(&request.tenant);
+            let shared = if own { common(&slot.computed, &request.tokens) } else { 0 };
+            let gain = if shared * 2 >= slot.computed.len() { shared } else { 0 };
+            (gain, slot.computed.is_empty(), u64::MAX - slot.last_used)
         };
         free.max_by_key(|(index, slot)| (rank(slot), std::cmp::Reverse(*index))).map_or(0, |(index, _)| index)
     }

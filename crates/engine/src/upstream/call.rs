@@ -133,7 +133,7 @@ impl Call {
         let body = read.await.ok().and_then(Result::ok).unwrap_or_default();
         match status.as_u16() {
             401 | 403 => {
-                tracing::error!(%address, %status, "the upstream refuses the API key: correct engine.upstream.api_key");
+                tracing::error!(%address, %status, "the upstream refuses the API key: correct engine.upstream_api_key");
             }
             _ => tracing::warn!(request_id = %self.request_id, %address, %status, "upstream refused a request"),
         }

@@ -279,3 +279,43 @@ fn a_resumed_request_counts_what_it_had() {
     assert!(matches!(events[0].event, Event::Admitted { prompt_tokens: 2, .. }));
     assert_eq!(tokens_of(&events, 1), [1003, 1004, 1005], "as if nothing had happened");
 }
+
+#[test]
+fn a_resumed_request_that_had_all_its_tokens_only_ends() {
+    let mut scheduler = scheduler(LIMITS);
+    let mut resumed = request(1, "a", &[1, 2, 1001, 1002], 2);
+    (resumed.prompt_tokens, resumed.generated_tokens) = (2, 2);
+    submit(&mut scheduler, resumed);
+    submit(&mut scheduler, request(2, "a", &[0; 65], 2));
+    let events = run(&mut scheduler);
+    let ends = events.iter().filter(|event| event.event == Event::Finished(FinishReason::Length)).count();
+    assert_eq!((ends, scheduler.model.batches.len()), (2, 0), "nothing is computed for it");
+}
+
+#[test]
+fn a_conversation_survives_another_that_only_begins_alike() {
+    let mut scheduler = scheduler(LIMITS);
+    let first: Vec<Token> = (0..20).collect();
+    submit(&mut scheduler, request(1, "a", &first, 1));
+    run(&mut scheduler);
+    let other: Vec<Token> = (0..4).chain(50..60).collect();
+    submit(&mut scheduler, request(2, "a", &other, 1));
+    assert_eq!(cached(&run(&mut scheduler)), [0], "it takes the empty sequence");
+    let second_turn: Vec<Token> = (0..25).collect();
+    submit(&mut scheduler, request(3, "a", &second_turn, 1));
+    assert_eq!(cached(&run(&mut scheduler)), [20]);
+}
+
+#[test]
+fn the_prefix_that_was_unused_for_longest_makes_room() {
+    let mut scheduler = scheduler(LIMITS);
+    for (id, tenant) in [(1, "a"), (2, "b")] {
+        submit(&mut scheduler, request(id, tenant, &[1, 2, 3, 4], 1));
+        run(&mut scheduler);
+    }
+    submit(&mut scheduler, request(3, "c", &[1, 2, 3, 4], 1));
+    run(&mut scheduler);
+    submit(&mut scheduler, request(4, "b", &[1, 2, 3, 4], 1));
+    assert_eq!(cached(&run(&mut scheduler)), [3], "the second tenant's is still there");
+    assert_eq!(scheduler.cache_evictions, 1);
+}

@@ -1,0 +1,149 @@
+//! Checks a client's JSON schema before llama.cpp's converter sees it.
+//!
+//! The converter is recursive C++ without limits of its own. References that lead to each other make it overflow the
+//! stack, which no exception handler catches, and a `type` that names `object` twice at each level makes it visit the
+//! lowest level 2ⁿ times. Either would let one request stop the node. So what the converter is given is bounded here in
+//! each dimension that it recurses or multiplies in.
+
+use std::collections::HashSet;
+
+use serde_json::{Map, Value};
+
+/// Deepest nesting of JSON in a schema. OpenAI allows ten levels of objects, which are twenty of JSON.
+const DEPTH_MAX: usize = 64;
+/// Most places in a schema, each counted as often as the converter visits it (OpenAI allows 5,000 properties).
+const VISITS_MAX: u64 = 20_000;
+/// Different `$ref`s: each is built inside the one that leads to it.
+const REFS_MAX: usize = 128;
+/// References that lead straight to another one.
+const REF_CHAIN_MAX: usize = 16;
+/// Longest name of a property in bytes: the grammar for "any other property" nests once for each.
+const NAME_BYTES_MAX: usize = 256;
+
+/// Checks `schema`, and returns it as it was understood: written out again, so that two JSON parsers cannot differ about
+/// what was checked.
+///
+/// # Errors
+/// What is wrong, as a sentence that is safe to show.
+pub(crate) fn check(schema: &str) -> Result<String, &'static str> {
+    let root: Value = serde_json::from_str(schema).map_err(|_| "It is not JSON, or is nested too deeply.")?;
+    let mut walk = Walk { root: &root, refs: HashSet::new(), visits: 0 };
+    walk.visit(&root, 0, 1)?;
+    Ok(root.to_string())
+}
+
+struct Walk<'a> {
+    root: &'a Value,
+    refs: HashSet<&'a str>,
+    visits: u64,
+}
+
+impl<'a> Walk<'a> {
+    fn visit(&mut self, value: &'a Value, depth: usize, times: u64) -> Result<(), &'static str> {
+        if depth > DEPTH_MAX {
+            return Err("It is nested too deeply.");
+        }
+        self.visits = self.visits.saturating_add(times);
+        if self.visits > VISITS_MAX {
+            return Err("It is too large.");
+        }
+        match value {
+            Value::Object(object) => {
+                if object.keys().any(|name| name.len() > NAME_BYTES_MAX) {
+                    return Err("A property's name is too long.");
+                }
+                if let Some(reference) = object.get("$ref").and_then(Value::as_str) {
+                    self.reference(reference)?;
+                }
+                let times = times.saturating_mul(branches(object));
+                object.values().try_for_each(|value| self.visit(value, depth + 1, times))
+            }
+            Value::Array(array) => array.iter().try_for_each(|value| self.visit(value, depth + 1, times)),
+            _ => Ok(()),
+        }
+    }
+
+    fn reference(&mut self, reference: &'a str) -> Result<(), &'static str> {
+        self.refs.insert(reference);
+        if self.refs.len() > REFS_MAX {
+            return Err("It has too many different references.");
+        }
+        let mut next = reference;
+        for _ in 0..REF_CHAIN_MAX {
+            // What leads nowhere the converter refuses by itself.
+            match self.resolve(next).and_then(|target| target.get("$ref")).and_then(Value::as_str) {
+                Some(further) => next = further,
+                None => return Ok(()),
+            }
+        }
+        Err("Its references lead to each other.")
+    }
+
+    /// As the converter resolves: by slashes, nothing unescaped.
+    fn resolve(&self, reference: &str) -> Option<&'a Value> {
+        let steps = reference.strip_prefix("#/")?.split('/');
+        steps.into_iter().try_fold(self.root, |value, step| match value {
+            Value::Array(array) => array.get(leading_number(step)?),
+            other => other.get(step),
+        })
+    }
+}
+
+/// As C++'s `stoull` reads it: what follows the digits does not matter to it.
+fn leading_number(text: &str) -> Option<usize> {
+    let text = text.trim_start().trim_start_matches('+');
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    text[..end].parse().ok()
+}
+
+/// How often the converter visits what is below an object: once for each of its types that has anything below it.
+fn branches(object: &Map<String, Value>) -> u64 {
+    let Some(Value::Array(types)) = object.get("type") else { return 1 };
+    let nested = types.iter().filter(|name| matches!(name.as_str(), Some("object" | "array" | "string")));
+    let leaf_string = !object.contains_key("allOf") && types.iter().any(|name| name == "string");
+    let strings = if leaf_string { types.iter().filter(|name| *name == "string").count() } else { 0 };
+    u64::try_from(nested.count() - strings).unwrap_or(u64::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_overflow_or_multiply_is_refused() {
+        let check = |what: &str, schema: &str| {
+            let error = check(schema).expect_err(schema.get(..80).unwrap_or(schema));
+            assert!(error.contains(what), "{error:?} must say {what:?}");
+        };
+        check("not JSON", "{");
+        check("not JSON", &"[".repeat(60_000));
+        check("nested too deeply", &format!("{}{{}}{}", "{\"items\":".repeat(65), "}".repeat(65)));
+        check("lead to each other", r##"{"$defs":{"a":{"$ref":"#/$defs/a"}},"allOf":[{"$ref":"#/$defs/a"}]}"##);
+        check(
+            "lead to each other",
+            r##"{"$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}},"allOf":[{"$ref":"#/$defs/a"}]}"##,
+        );
+        check("lead to each other", r##"{"allOf":[{"$ref":"#/allOf/0x"}]}"##);
+        let doubled = r#"{"type":["object","object"],"properties":{"a":"#;
+        check("too large", &format!("{}{{}}{}", doubled.repeat(20), "}}".repeat(20)));
+        check("too large", &format!("[{}0]", "0,".repeat(20_000)));
+        check("name is too long", &format!(r#"{{"properties":{{"{}":{{}}}}}}"#, "a".repeat(257)));
+        let refs: String = (0..129).map(|n| format!(r##"{{"$ref":"#/a{n}"}},"##)).collect();
+        check("too many different references", &format!(r#"{{"anyOf":[{refs}{{}}]}}"#));
+    }
+
+    #[test]
+    fn real_schemas_pass_unchanged() {
+        let check = |schema: &str| {
+            let passed: Value = serde_json::from_str(&check(schema).expect(schema)).expect("JSON");
+            assert_eq!(passed, serde_json::from_str::<Value>(schema).expect("JSON"));
+        };
+        check("{}");
+        check(r#"{"type":"object","properties":{"city":{"type":["string","null"]}},"required":["city"]}"#);
+        check(
+            r##"{"type":"object","properties":{"next":{"anyOf":[{"$ref":"#/$defs/n"},{"type":"null"}]}},"$defs":{"n":{"type":"object","properties":{"next":{"$ref":"#/$defs/n"}}}}}"##,
+        );
+        let nullable = r#"{"type":["object","null"],"properties":{"a":"#;
+        check(&format!("{}{{\"type\":[\"string\",\"null\"]}}{}", nullable.repeat(10), "}}".repeat(10)));
+    }
+}
