@@ -88,7 +88,8 @@ fn plan(mode: RepackMode, ggml_type: u32) -> Option<RepackTarget> {
 pub fn quantize(input: &Path, output: &Path, target: RepackTarget) -> Result<(), QuantizeError> {
     load::init_backend();
     gguf::read(input).map_err(|error| QuantizeError::Input(error.to_string()))?;
-    let partial = output.with_added_extension(format!("partial-{}", std::process::id()));
+    // `.tmp`: what a killed conversion leaves is removed at a later start, like every other temporary file.
+    let partial = output.with_added_extension(format!("{}.tmp", std::process::id()));
     let c_path = |path: &Path| {
         path.to_str().and_then(|path| CString::new(path).ok()).ok_or_else(|| QuantizeError::Path(path.to_owned()))
     };
