@@ -86,9 +86,64 @@ async fn health_says_what_is_so() {
     // An upstream that does not answer: alive, not ready.
     let dead =
         Config::scripted().set("engine.kind", "\"upstream\"").set("engine.upstream_urls", "[\"http://127.0.0.1:9\"]");
-    let node = TestNode::prepare(BINARY, &dead);
-    let finished = node.command(&["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
-    assert_eq!(finished.code, Some(1), "{}", finished.stderr);
+    let node = TestNode::start_unready(BINARY, dead).await;
+    eventually("it says that no upstream answers", async || node.log().contains("no upstream answers").then_some(()))
+        .await;
+    assert_eq!(get(&node, "/health/live").await.0, 200);
+    assert_eq!(get(&node, "/health/ready").await.0, 503);
+}
+
+#[tokio::test]
+async fn sigterm_ends_a_node_that_waits_for_a_download() {
+    // A hub that takes connections and never answers.
+    let hub = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+    hub.set_nonblocking(true).expect("a socket option");
+    let node = TestNode::prepare(BINARY, &Config::scripted());
+    let mut child = std::process::Command::new(BINARY)
+        .args([
+            "serve",
+            "--model",
+            "hf:owner/repo:file.gguf",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin-listen",
+            "127.0.0.1:0",
+        ])
+        .args(["--data-dir", &node.data_dir().display().to_string()])
+        .env("HF_ENDPOINT", format!("http://{}", hub.local_addr().expect("has one")))
+        .spawn()
+        .expect("starts");
+    let _connection = eventually("the download begins", async || hub.accept().ok()).await;
+    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+    // Neither an end nor the default of SIGHUP.
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("the child is ours");
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the child is ours");
+    let status = eventually("it ends", async || child.try_wait().expect("the child is ours")).await;
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn chat_answers_lines_of_standard_input() {
+    use std::io::Write as _;
+    let (node, _) = with(pace(1000).set("engine.scripted_text", "\"echo\"")).await;
+    let mut child = std::process::Command::new(BINARY)
+        .args(["chat", "--max-tokens", "20", "--data-dir", &node.data_dir().display().to_string()])
+        .env_remove("LLM_NODE_TOKEN")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(b"one two\n/nonsense\n/new\nthree four\n/exit\nnever asked\n").expect("it reads");
+    drop(stdin);
+    eventually("it ends", async || child.try_wait().expect("the child is ours")).await;
+    let output = child.wait_with_output().expect("it ended");
+    let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert_eq!(said.split_whitespace().collect::<Vec<_>>(), ["one", "two", "three", "four"], "{told}");
+    assert!(told.contains("[2 tokens,") && told.contains("/help lists them"), "{told}");
+    assert_eq!(node.job("quickstart")["used_tokens"], 4);
 }
 
 #[tokio::test]

@@ -161,3 +161,50 @@ async fn cancelling_and_leaving_stop_the_generation() {
     let used = node.settled_job(JOB).await["used_tokens"].as_u64().expect("a count");
     assert!(used < 1000, "{used}");
 }
+
+#[tokio::test]
+async fn a_failed_continuation_ends_its_own_lane_alone() {
+    let (node, token) = scripted().await;
+    let mut socket = open(&node, &token).await;
+    let mut first = create("one two", 2);
+    (first["store"], first["stream_id"]) = (json!(false), json!("source"));
+    socket.send_plain(&first).await;
+    let id = finish(&mut socket, Some("source")).await.1["response"]["id"].clone();
+    let continued = |lane: &str, temperature: u32| {
+        let mut message = create("three", 2);
+        (message["store"], message["stream_id"]) = (json!(false), json!(lane));
+        (message["previous_response_id"], message["temperature"]) = (id.clone(), json!(temperature));
+        message
+    };
+    for (lane, temperature, code) in [
+        ("fork", 9, json!("invalid_request")),
+        ("fork", 0, Value::Null),
+        ("source", 9, json!("invalid_request")),
+        ("source", 0, json!("previous_response_not_found")),
+        ("fork", 0, json!("previous_response_not_found")),
+    ] {
+        socket.send_plain(&continued(lane, temperature)).await;
+        let (_, last) = finish(&mut socket, Some(lane)).await;
+        assert_eq!(last["error"]["code"], code, "{lane} {temperature}: {last}");
+    }
+}
+
+#[tokio::test]
+async fn a_lane_forgets_its_last_response_for_one_that_is_stored() {
+    let (node, token) = scripted().await;
+    let mut socket = open(&node, &token).await;
+    let mut message = create("one two", 2);
+    message["store"] = json!(false);
+    socket.send_plain(&message).await;
+    let first = finish(&mut socket, None).await.1["response"]["id"].clone();
+    message["store"] = json!(true);
+    socket.send_plain(&message).await;
+    let second = finish(&mut socket, None).await.1["response"]["id"].clone();
+    for (id, code) in
+        [(first, json!("previous_response_not_found")), (second.clone(), Value::Null), (second, Value::Null)]
+    {
+        message["previous_response_id"] = id;
+        socket.send_plain(&message).await;
+        assert_eq!(finish(&mut socket, None).await.1["error"]["code"], code);
+    }
+}

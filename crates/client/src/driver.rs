@@ -274,3 +274,6 @@ impl Driver {
         ClientError::Closed { code: Some(1000), reason: String::new() }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -184,3 +184,22 @@ fn step(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deepest_schema_that_passes_fits_the_prepare_threads_stack() {
+        // As many references as may be, each at the bottom of as many arrays as may be, inside the one before.
+        let (refs, arrays) = (127, 55);
+        let next = |n: usize| format!(r##"{{"$ref":"#/$defs/d{n}"}}"##);
+        let deep = |n| format!("{}{}{}", r#"{"items":"#.repeat(arrays), next(n), "}".repeat(arrays));
+        let definitions: String = (0..refs).map(|n| format!(r#""d{n}":{},"#, deep(n + 1))).collect();
+        let schema = format!(r#"{{"$defs":{{{definitions}"d{refs}":{{"type":"null"}}}},"items":{}}}"#, next(0));
+        let checked = crate::schema::check(&schema).expect("it is within each limit");
+        let convert = move || llama_cpp_2::json_schema_to_grammar(&checked).is_ok();
+        let thread = thread::Builder::new().stack_size(PREPARE_STACK_BYTES).spawn(convert).expect("a thread");
+        assert!(thread.join().expect("no panic"));
+    }
+}

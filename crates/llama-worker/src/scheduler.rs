@@ -21,6 +21,9 @@ use protocol::{
 use self::queue::Queue;
 use crate::prepare::Prepared;
 
+/// Tokens at a prompt's end that open the answer and may be missing when the answer is history: `<think>` and the like.
+const ANSWER_OPENING_TOKENS_MAX: usize = 4;
+
 /// One token of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Entry {
@@ -62,6 +65,8 @@ pub(crate) struct Limits {
 struct Slot<S> {
     /// The tokens whose cells are computed.
     computed: Vec<Token>,
+    /// How many of them were the last request's prompt.
+    prompt_tokens: usize,
     /// Whose they are.
     tenant: Option<TenantId>,
     last_used: u64,
@@ -93,7 +98,7 @@ pub(crate) struct Scheduler<M: Model> {
 impl<M: Model> Scheduler<M> {
     pub(crate) fn new(model: M, limits: Limits) -> Self {
         let slots = (0..limits.sequences)
-            .map(|_| Slot { computed: Vec::new(), tenant: None, last_used: 0, active: None })
+            .map(|_| Slot { computed: Vec::new(), prompt_tokens: 0, tenant: None, last_used: 0, active: None })
             .collect();
         Self {
             model,
@@ -209,20 +214,21 @@ impl<M: Model> Scheduler<M> {
             let slot = &mut self.slots[index];
             slot.tenant = Some(request.tenant.clone());
             slot.last_used = self.clock;
+            slot.prompt_tokens = request.prompt_tokens as usize;
             slot.active = Some(Active { request, next: None });
         }
     }
 
-    /// The free sequence to take: the one that holds most of the request's beginning, if that is at least half of what it
-    /// holds; otherwise an empty one, otherwise the one that was unused for longest. (Half: two conversations of a tenant
-    /// begin alike, with the same system prompt, and the one must not cost the other all of its prefix.)
+    /// The free sequence to take: the one whose conversation the request goes on with; otherwise an empty one, otherwise
+    /// the one that was unused for longest. Only to begin alike is not enough: all conversations of a tenant may share a
+    /// system prompt, and the one must not cost the other its prefix while there is room for both.
     fn place(&self, request: &Prepared<M::Sampler>) -> usize {
         let free = self.slots.iter().enumerate().filter(|(_, slot)| slot.active.is_none());
         let rank = |slot: &Slot<M::Sampler>| {
             let own = slot.tenant.as_ref() == Some(&request.tenant);
             let shared = if own { common(&slot.computed, &request.tokens) } else { 0 };
-            let gain = if shared * 2 >= slot.computed.len() { shared } else { 0 };
-            (gain, slot.computed.is_empty(), u64::MAX - slot.last_used)
+            let goes_on = shared + ANSWER_OPENING_TOKENS_MAX >= slot.prompt_tokens.min(slot.computed.len());
+            (if goes_on { shared } else { 0 }, slot.computed.is_empty(), u64::MAX - slot.last_used)
         };
         free.max_by_key(|(index, slot)| (rank(slot), std::cmp::Reverse(*index))).map_or(0, |(index, _)| index)
     }

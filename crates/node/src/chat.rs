@@ -71,7 +71,8 @@ async fn reach(common: &Common, arguments: &Chat) -> Result<(String, Option<Stri
     }
     let tokens = token_service(&config, &dir)?;
     let jobs = Jobs::new(Store::open(&dir.database())?, JobsConfig::default(), jobs::Metrics::default());
-    Ok((url, Some(quickstart::token(&jobs, &tokens).await?)))
+    let (token, _) = quickstart::token(&jobs, &tokens).await?;
+    Ok((url, Some(token)))
 }
 
 struct Conversation {
@@ -149,7 +150,7 @@ impl Conversation {
 
     fn forget(&mut self) -> Result<()> {
         if let Some(session) = self.session.take() {
-            self.runtime.block_on(session.end())?;
+            self.runtime.block_on(interruptible(session.end()))?;
         }
         Ok(())
     }
@@ -161,7 +162,7 @@ impl Conversation {
             if let Some(system) = &self.system {
                 options = options.system(system.clone());
             }
-            self.session = Some(self.runtime.block_on(self.client.session_init(options))?);
+            self.session = Some(self.runtime.block_on(interruptible(self.client.session_init(options)))?);
         }
         let Some(session) = &self.session else { bail!("there is no session") };
         self.runtime.block_on(async {
@@ -175,6 +176,7 @@ impl Conversation {
 /// Prints an answer as it comes; Ctrl-C stops it.
 async fn show(mut answer: Answer, asked: Instant) -> Result<()> {
     let mut first = None;
+    let mut thinking = false;
     loop {
         let event = tokio::select! {
             event = answer.next() => event,
@@ -185,9 +187,18 @@ async fn show(mut answer: Answer, asked: Instant) -> Result<()> {
             }
         };
         match event.transpose().map_err(explain)? {
-            Some(AnswerEvent::Delta { text, .. }) => {
+            Some(AnswerEvent::Delta { text, reasoning, .. }) => {
                 first.get_or_insert_with(Instant::now);
-                output::print_part(&text)?;
+                if !reasoning.is_empty() {
+                    thinking = true;
+                    output::tell_part(&grey(&reasoning));
+                }
+                if !text.is_empty() {
+                    if std::mem::take(&mut thinking) {
+                        output::tell("");
+                    }
+                    output::print_part(&text)?;
+                }
             }
             Some(AnswerEvent::Finished(end)) => {
                 output::print("")?;
@@ -195,10 +206,10 @@ async fn show(mut answer: Answer, asked: Instant) -> Result<()> {
                 let tokens = end.usage.completion_tokens;
                 let rate = if seconds > 0.0 { f64::from(tokens) / seconds } else { 0.0 };
                 let wait = first.map_or(0, |first| first.duration_since(asked).as_millis());
-                dim(&format!(
+                output::tell(&grey(&format!(
                     "[{tokens} tokens, {rate:.0}/s, first after {wait} ms, prompt {} ({} cached), {}]",
                     end.usage.prompt_tokens, end.usage.cached_tokens, end.finish_reason
-                ));
+                )));
                 return Ok(());
             }
             None => return Ok(()),
@@ -212,13 +223,20 @@ fn explain(error: ClientError) -> anyhow::Error {
     error.into()
 }
 
-/// What is about the answer, not of it: on standard error, grey on a terminal.
-fn dim(text: &str) {
-    if std::io::stderr().is_terminal() {
-        output::tell(&format!("\x1b[2m{text}\x1b[0m"));
-    } else {
-        output::tell(text);
+/// Waits for a reply, or for Ctrl-C.
+async fn interruptible<T>(reply: impl Future<Output = Result<T, ClientError>>) -> Result<T> {
+    tokio::select! {
+        reply = reply => Ok(reply?),
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted.context("Ctrl-C cannot be listened for")?;
+            bail!("interrupted")
+        }
     }
+}
+
+/// What is about the answer, not of it: on standard error, grey on a terminal.
+fn grey(text: &str) -> String {
+    if std::io::stderr().is_terminal() { format!("\x1b[2m{text}\x1b[0m") } else { text.to_owned() }
 }
 
 /// A conversation is nobody else's to read.

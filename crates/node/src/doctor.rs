@@ -97,6 +97,7 @@ fn all(common: &Common) -> Result<Vec<Check>> {
         }
     };
     found.push(Check::ok("data directory", format!("{} can be written to", dir.path().display())));
+    found.push(checks::private(dir.path()));
     found.push(checks::secret(&config, &dir));
     found.push(checks::disk(dir.path()));
     found.push(checks::threads(config.engine.threads));

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use engine::models::{self, ModelFiles};
 
 use crate::{
-    config::{Engine, Repack},
+    config::{ENV_PREFIX, Engine, Repack},
     data_dir::DataDir,
     progress::Steps,
 };
@@ -106,7 +106,14 @@ fn repacked(mode: Repack, files: &ModelFiles, digest: &str, dir: &DataDir) -> Re
     }
     tracing::info!(mode = name, "converting the weights to a format with faster CPU kernels; this is done once");
     // In a child process: a failed assertion of llama.cpp must not end the node.
-    let converted = Command::new(std::env::current_exe().context("the path of this program is not known")?)
+    let mut command = Command::new(std::env::current_exe().context("the path of this program is not known")?);
+    for (variable, _) in std::env::vars_os() {
+        // It parses a file of strangers, and needs none of the node's secrets.
+        if variable.to_string_lossy().starts_with(ENV_PREFIX) {
+            command.env_remove(variable);
+        }
+    }
+    let converted = command
         .arg("worker")
         .arg("--repack")
         .arg(&original)

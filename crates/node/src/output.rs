@@ -43,6 +43,11 @@ pub(crate) fn complain(text: &str) {
 
 /// Says something beside the results.
 pub(crate) fn tell(text: &str) {
+    tell_part(&format!("{text}\n"));
+}
+
+/// Says part of a line beside the results.
+pub(crate) fn tell_part(text: &str) {
     // Nobody can be told that standard error is gone.
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = io::stderr().write_all(text.as_bytes());
 }

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use auth::{Grant, Permission, Permissions, TokenService};
-use jobs::{Jobs, NewJob};
+use jobs::{JobStatus, Jobs, NewJob};
 use protocol::{JobId, Subject};
 use store::StoreError;
 
@@ -14,28 +14,44 @@ use crate::{data_dir::DataDir, output};
 pub(crate) const QUICKSTART: &str = "quickstart";
 /// Its budget in tokens: enough for a day of trying, not for a forgotten node.
 const MAX_TOKENS: u64 = 1_000_000;
+/// Once it is used up, closed or someone else's, the next is `quickstart-2`, up to this.
+const JOBS_MAX: u32 = 1000;
 
-/// A token for the quickstart job, which is created where it is missing.
+/// A token for the quickstart job, and the job's id. The job is created where there is none that can be used.
 ///
 /// # Errors
 /// When the store fails or the token cannot be made.
-pub(crate) async fn token(jobs: &Jobs, tokens: &TokenService) -> Result<String> {
-    let job = NewJob {
-        id: JobId::new(QUICKSTART).context("a valid id")?,
-        owner: Subject::new(QUICKSTART).context("a valid id")?,
-        model: None,
-        max_tokens: MAX_TOKENS,
-        created_at: jobs::now(),
-        expires_at: None,
-    };
-    let (id, subject) = (job.id.clone(), job.owner.clone());
-    match jobs.create(job).await {
-        Ok(()) | Err(StoreError::Exists) => {}
-        Err(error) => return Err(error).context("the quickstart job cannot be created"),
-    }
+pub(crate) async fn token(jobs: &Jobs, tokens: &TokenService) -> Result<(String, JobId)> {
+    let subject = Subject::new(QUICKSTART).context("a valid id")?;
+    let job = usable_job(jobs, &subject).await.context("the quickstart job cannot be created")?;
     let permissions = Permissions::of([Permission::Read, Permission::Write, Permission::Execute]);
-    let grant = Grant { subject, job: Some(id), session: None, permissions, lifetime: None };
-    Ok(tokens.issue(&grant)?.token)
+    let grant = Grant { subject, job: Some(job.clone()), session: None, permissions, lifetime: None };
+    Ok((tokens.issue(&grant)?.token, job))
+}
+
+async fn usable_job(jobs: &Jobs, owner: &Subject) -> Result<JobId> {
+    for number in 1..=JOBS_MAX {
+        let name = if number == 1 { QUICKSTART.to_owned() } else { format!("{QUICKSTART}-{number}") };
+        let id = JobId::new(name).context("a valid id")?;
+        let job = NewJob {
+            id: id.clone(),
+            owner: owner.clone(),
+            model: None,
+            max_tokens: MAX_TOKENS,
+            created_at: jobs::now(),
+            expires_at: None,
+        };
+        match jobs.create(job).await {
+            Ok(()) => return Ok(id),
+            Err(StoreError::Exists) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let found = jobs.find(&id).await?;
+        if found.is_some_and(|job| job.owner == *owner && job.status(jobs::now()) == JobStatus::Active) {
+            return Ok(id);
+        }
+    }
+    bail!("{JOBS_MAX} quickstart jobs are used up: create a job with `llm-node job create`")
 }
 
 /// Prints what to type.
@@ -45,8 +61,8 @@ pub(crate) async fn token(jobs: &Jobs, tokens: &TokenService) -> Result<String> 
 pub(crate) async fn print(jobs: &Jobs, tokens: Option<&TokenService>, public: SocketAddr, dir: &DataDir) -> Result<()> {
     let (token_line, header) = match tokens {
         Some(tokens) => {
-            let token = token(jobs, tokens).await?;
-            (format!("Token (job {QUICKSTART}):\n{token}\n\n"), format!("  -H 'Authorization: Bearer {token}' \\\n"))
+            let (token, job) = token(jobs, tokens).await?;
+            (format!("Token (job {job}):\n{token}\n\n"), format!("  -H 'Authorization: Bearer {token}' \\\n"))
         }
         None => (String::new(), String::new()),
     };
@@ -59,4 +75,38 @@ pub(crate) async fn print(jobs: &Jobs, tokens: Option<&TokenService>, public: So
         dir.path().display(),
     ))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use jobs::{JobsConfig, Metrics};
+    use store::Store;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_job_that_cannot_be_used_is_followed_by_another() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let store = Store::open(&folder.path().join("jobs.sqlite")).expect("opens");
+        let jobs = Jobs::new(store, JobsConfig::default(), Metrics::default());
+        let owner = Subject::new(QUICKSTART).expect("valid");
+        let usable = async || usable_job(&jobs, &owner).await.expect("a job").to_string();
+        assert_eq!(usable().await, "quickstart");
+        assert_eq!(usable().await, "quickstart", "later starts use the same");
+        let close = async |id: &str| jobs.close(&JobId::new(id).expect("valid")).await.expect("closes");
+        close("quickstart").await;
+        assert_eq!(usable().await, "quickstart-2");
+        // A job of that name which is someone else's is left alone.
+        close("quickstart-2").await;
+        let foreign = NewJob {
+            id: JobId::new("quickstart-3").expect("valid"),
+            owner: Subject::new("alice").expect("valid"),
+            model: None,
+            max_tokens: 1,
+            created_at: jobs::now(),
+            expires_at: None,
+        };
+        jobs.create(foreign).await.expect("creates");
+        assert_eq!(usable().await, "quickstart-4");
+    }
 }

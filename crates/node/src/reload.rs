@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use prometheus_client::{
     metrics::{counter::Counter, family::Family},
@@ -9,7 +10,7 @@ use prometheus_client::{
 };
 use server::Settings;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
 
@@ -70,6 +71,7 @@ pub(crate) fn settings(config: &Config) -> Settings {
 /// Starts the task that reloads; the result shows the configuration in force.
 pub(crate) fn watch(
     inputs: Inputs,
+    trigger: Trigger,
     config: Config,
     settings: Arc<ArcSwap<Settings>>,
     log: LogHandle,
@@ -77,7 +79,7 @@ pub(crate) fn watch(
 ) -> watch::Receiver<Config> {
     let (live, receiver) = watch::channel(config);
     let reloader = Reloader { inputs, live, settings, log, reloads };
-    tokio::spawn(reloader.run());
+    tokio::spawn(reloader.run(trigger));
     receiver
 }
 
@@ -97,16 +99,26 @@ fn stamp(path: Option<&PathBuf>) -> Stamp {
     Some((metadata.modified().ok()?, metadata.len()))
 }
 
+/// What asks for a reload. It is armed before the node has anything to reload, so that nothing is missed and SIGHUP,
+/// whose default is to kill, never does.
+pub(crate) struct Trigger {
+    hangup: Signal,
+    seen: Stamp,
+}
+
+impl Trigger {
+    /// Listens for SIGHUP, and remembers the file as it is now.
+    ///
+    /// # Errors
+    /// When the signal cannot be listened for.
+    pub(crate) fn listen(inputs: &Inputs) -> Result<Self> {
+        let hangup = signal(SignalKind::hangup()).context("SIGHUP cannot be listened for")?;
+        Ok(Self { hangup, seen: stamp(inputs.file.as_ref()) })
+    }
+}
+
 impl Reloader {
-    async fn run(self) {
-        let mut hangup = match signal(SignalKind::hangup()) {
-            Ok(hangup) => hangup,
-            Err(error) => {
-                tracing::error!(%error, "SIGHUP cannot be listened for; the configuration is not reloaded");
-                return;
-            }
-        };
-        let mut seen = stamp(self.inputs.file.as_ref());
+    async fn run(self, Trigger { mut hangup, mut seen }: Trigger) {
         let mut poll = tokio::time::interval(POLL_INTERVAL);
         loop {
             let asked = tokio::select! {

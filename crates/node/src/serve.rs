@@ -4,9 +4,13 @@ mod backend;
 mod listeners;
 mod shutdown;
 
-use std::{process::ExitCode, sync::Arc, time::Instant};
+use std::{
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow};
 use arc_swap::ArcSwap;
 use engine::{Backend, Readiness};
 use jobs::{Jobs, JobsConfig, NewJob};
@@ -22,12 +26,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     cli::{Common, Serve},
     commands::token_service,
-    config::{Config, Inputs, Override},
+    config::{Config, EngineKind, Inputs, Override},
     data_dir::{Addresses, DataDir},
     logging::{self, LogHandle},
     progress::Steps,
     quickstart, reload,
 };
+
+/// Time that a download or digest gets to notice the end; then the process goes without it. What arrived is kept.
+const BLOCKING_END_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Runs the node until a signal ends it.
 ///
@@ -44,7 +51,10 @@ pub(crate) fn run(common: &Common, arguments: &Serve) -> Result<ExitCode> {
         .enable_all()
         .build()
         .context("no runtime can be started; check the limits of processes and memory")?;
-    runtime.block_on(serve(inputs, loaded.config, &dir, log, arguments.quickstart))
+    let ended = runtime.block_on(serve(inputs, loaded.config, &dir, log, arguments.quickstart));
+    // Dropping the runtime would wait for a blocking download, for as long as that takes.
+    runtime.shutdown_timeout(BLOCKING_END_TIMEOUT);
+    ended
 }
 
 fn overrides(arguments: &Serve) -> Vec<Override> {
@@ -57,8 +67,9 @@ fn overrides(arguments: &Serve) -> Vec<Override> {
 }
 
 async fn serve(inputs: Inputs, config: Config, dir: &DataDir, log: LogHandle, quickstart: bool) -> Result<ExitCode> {
-    // First of all: a signal during a download must end the process, not be lost.
+    // First of all: a signal during a download must end the process, not be lost; and SIGHUP must not end it.
     let mut signals = shutdown::Signals::listen()?;
+    let trigger = reload::Trigger::listen(&inputs)?;
     let listeners = listeners::bind(&config).await?;
     let public = listeners.public.local_addr().context("the public listener has no address")?;
     let admin = listeners.admin.local_addr().context("the operators' listener has no address")?;
@@ -104,26 +115,27 @@ async fn serve(inputs: Inputs, config: Config, dir: &DataDir, log: LogHandle, qu
     let listening = listeners::serve(listeners, &app, &config);
     let announcement = dir.announce(&Addresses { public, admin, pid: std::process::id() })?;
     tracing::info!(%public, %admin, auth = config.auth.enabled, "listening");
-    let live = reload::watch(inputs, config.clone(), settings, log, reloads);
+    let kind = config.engine.kind;
+    let live = reload::watch(inputs, trigger, config, settings, log, reloads);
 
     let ready = tokio::select! {
-        ready = until_ready(&*backend) => ready,
+        ready = until_ready(&*backend, kind) => ready.map(|()| true),
         () = signals.recv() => Ok(false),
     };
     let ended = match ready {
         Ok(true) => {
-            if quickstart {
-                quickstart::print(&jobs, tokens.as_deref(), public, dir).await?;
+            let told = if quickstart { quickstart::print(&jobs, tokens.as_deref(), public, dir).await } else { Ok(()) };
+            if told.is_ok() {
+                signals.recv().await;
             }
-            signals.recv().await;
-            Ok(ExitCode::SUCCESS)
+            told
         }
-        Ok(false) => Ok(ExitCode::SUCCESS),
+        Ok(false) => Ok(()),
         Err(error) => Err(error),
     };
     shutdown::drain(&app, &*backend, live.borrow().server.drain_timeout, &mut signals, listening).await;
     drop(announcement);
-    ended
+    ended.map(|()| ExitCode::SUCCESS)
 }
 
 async fn open_jobs(config: &Config, dir: &DataDir, metrics: jobs::Metrics) -> Result<Jobs> {
@@ -157,31 +169,34 @@ async fn open_jobs(config: &Config, dir: &DataDir, metrics: jobs::Metrics) -> Re
     Ok(jobs)
 }
 
-/// Waits for the first load, and shows how it goes.
+/// Waits until the backend answers for the first time, and shows how it goes.
 ///
 /// # Errors
-/// Why the model cannot be loaded. Later failures do not end the node: it keeps trying.
-async fn until_ready(backend: &dyn Backend) -> Result<bool> {
+/// Why the model cannot be loaded: a file that is broken now will not mend itself. An upstream that does not answer may
+/// only be starting: it is waited for. Nor do later failures end the node; it keeps trying.
+async fn until_ready(backend: &dyn Backend, kind: EngineKind) -> Result<()> {
     let mut readiness = backend.readiness();
     let steps = Steps::default();
-    steps.start_per_mille("loading the model");
-    loop {
+    if kind == EngineKind::Embedded {
+        steps.start_per_mille("loading the model");
+    }
+    let ended = loop {
         let now = readiness.borrow_and_update().clone();
         match now {
             Readiness::Starting { per_mille } => steps.set(u64::from(per_mille)),
-            Readiness::Ready(models) => {
-                engine::models::Progress::finish(&steps);
-                let names: Vec<&str> = models.models.iter().map(|model| model.name.as_str()).collect();
-                tracing::info!(models = names.join(", "), "ready");
-                return Ok(true);
+            Readiness::Ready(models) => break Ok(models),
+            Readiness::Failed(reason) if kind == EngineKind::Upstream => {
+                tracing::warn!(reason, "no upstream answers yet; the node is not ready and keeps asking");
             }
-            Readiness::Failed(reason) => {
-                engine::models::Progress::finish(&steps);
-                bail!("the model cannot be served: {reason}");
-            }
+            Readiness::Failed(reason) => break Err(anyhow!("the model cannot be served: {reason}")),
         }
         if readiness.changed().await.is_err() {
-            bail!("the engine ended while the model was loading");
+            break Err(anyhow!("the engine ended while the model was loading"));
         }
-    }
+    };
+    engine::models::Progress::finish(&steps);
+    let models = ended?;
+    let names: Vec<&str> = models.models.iter().map(|model| model.name.as_str()).collect();
+    tracing::info!(models = names.join(", "), "ready");
+    Ok(())
 }

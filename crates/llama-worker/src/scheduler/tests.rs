@@ -298,7 +298,7 @@ fn a_conversation_survives_another_that_only_begins_alike() {
     let first: Vec<Token> = (0..20).collect();
     submit(&mut scheduler, request(1, "a", &first, 1));
     run(&mut scheduler);
-    let other: Vec<Token> = (0..4).chain(50..60).collect();
+    let other: Vec<Token> = (0..15).chain(50..60).collect();
     submit(&mut scheduler, request(2, "a", &other, 1));
     assert_eq!(cached(&run(&mut scheduler)), [0], "it takes the empty sequence");
     let second_turn: Vec<Token> = (0..25).collect();

@@ -4,10 +4,12 @@ use std::{io::Read as _, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result};
 use auth::{Grant, TOKEN_BYTES_MAX};
+use protocol::{JobId, Subject};
 
-use super::{load, token_service};
+use super::{load, token_service, with_jobs};
 use crate::{
     cli::{Common, Token},
+    data_dir::DataDir,
     output,
 };
 
@@ -18,7 +20,12 @@ pub(super) fn run(common: &Common, command: Token) -> Result<ExitCode> {
         Token::Issue { subject, job, permissions, ttl } => {
             let grant =
                 Grant { subject, job: Some(job), session: None, permissions, lifetime: ttl.map(Duration::from_secs) };
-            output::print(&tokens.issue(&grant)?.token)?;
+            let token = tokens.issue(&grant)?.token;
+            let (subject, job) = (grant.subject, grant.job);
+            if let Some(job) = job {
+                hint(&dir, &subject, &job);
+            }
+            output::print(&token)?;
         }
         Token::Inspect { token, json } => {
             let token = token.map_or_else(read_token, Ok)?;
@@ -38,6 +45,15 @@ pub(super) fn run(common: &Common, command: Token) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says why the token will not be of use yet. It is issued all the same: the job may come later.
+fn hint(dir: &DataDir, subject: &Subject, job: &JobId) {
+    match with_jobs(dir, async |jobs| Ok(jobs.check(job, subject, None).await)) {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => output::complain(&format!("this token cannot be used now: job {job}: {error}")),
+        Err(error) => output::complain(&format!("whether job {job} can be used is not known: {error:#}")),
+    }
 }
 
 fn read_token() -> Result<String> {

@@ -19,6 +19,7 @@ use crate::{
     config::{Config, Engine, value::ByteSize},
     data_dir::DataDir,
     model,
+    progress::Steps,
 };
 
 /// Open files below which many clients do not fit.
@@ -116,6 +117,20 @@ pub(super) fn secret(config: &Config, dir: &DataDir) -> Check {
     }
 }
 
+/// Conversations, tokens' secret and usage are in there.
+pub(super) fn private(path: &Path) -> Check {
+    const NAME: &str = "permissions";
+    match fs::metadata(path).map(|found| found.permissions().mode() & 0o777) {
+        Ok(mode) if mode & 0o077 != 0 => Check::warn(
+            NAME,
+            format!("other users can look into {} (mode {mode:o})", path.display()),
+            format!("chmod 700 {}", path.display()),
+        ),
+        Ok(_) => Check::ok(NAME, "the data directory is private"),
+        Err(error) => Check::warn(NAME, format!("{}: {error}", path.display()), "look with `ls -ld`"),
+    }
+}
+
 pub(super) fn disk(path: &Path) -> Check {
     const NAME: &str = "disk space";
     match statvfs(path) {
@@ -161,7 +176,7 @@ pub(super) fn port(name: &'static str, address: SocketAddr, running: bool) -> Ch
     }
 }
 
-/// Presence, form and size of the model; nothing is downloaded.
+/// Presence, form, digest (where one is configured) and size of the model; nothing is downloaded.
 pub(super) fn model(engine: &Engine, dir: &DataDir) -> Vec<Check> {
     const NAME: &str = "model";
     let setting = match model::setting(engine, dir) {
@@ -179,6 +194,16 @@ pub(super) fn model(engine: &Engine, dir: &DataDir) -> Vec<Check> {
     };
     let bytes: u64 = files.shards.iter().filter_map(|shard| fs::metadata(shard).ok()).map(|found| found.len()).sum();
     let mut checks = vec![Check::ok(NAME, format!("{setting} ({})", ByteSize(bytes)))];
+    if let Some(expected) = &engine.model_sha256 {
+        let verdict = models::digest(&files, dir.path(), &Steps::default())
+            .and_then(|digest| models::verify_digest(&digest, expected.as_str()));
+        checks.push(match verdict {
+            Ok(()) => Check::ok("model digest", "as configured"),
+            Err(error) => {
+                Check::fail("model digest", error.to_string(), "get the file again, or correct engine.model_sha256")
+            }
+        });
+    }
     if let Some(available) = available_memory() {
         let found = format!("{} available, weights of {}", ByteSize(available), ByteSize(bytes));
         checks.push(if available < bytes + bytes / 4 {
@@ -222,6 +247,18 @@ mod tests {
         assert_eq!(secret(&config, &dir).verdict, Verdict::Ok);
         fs::set_permissions(dir.jwt_secret(), fs::Permissions::from_mode(0o644)).expect("ours");
         assert_eq!(secret(&config, &dir).verdict, Verdict::Fail);
+    }
+
+    #[test]
+    fn a_directory_that_others_can_read_is_warned_of() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let check = |mode, verdict| {
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).expect("ours");
+            assert_eq!(private(folder.path()).verdict, verdict, "{mode:o}");
+        };
+        check(0o755, Verdict::Warn);
+        check(0o710, Verdict::Warn);
+        check(0o700, Verdict::Ok);
     }
 
     #[test]

@@ -9,10 +9,7 @@ use axum::{
 };
 use engine::ServedModel;
 use http::HeaderMap;
-use protocol::{
-    ApiError, ErrorCode,
-    openai::models::{List, Model},
-};
+use protocol::openai::models::{List, Model};
 
 use super::unix_secs;
 use crate::{App, error::HttpError, request_id::bearer};
@@ -32,11 +29,7 @@ pub(super) async fn retrieve(
 ) -> Result<Response, HttpError> {
     app.pipeline.authenticate(bearer(&headers))?;
     let served = app.pipeline.ready()?;
-    let Some(model) = served.find(&id) else {
-        let names: Vec<_> = served.models.iter().map(|model| model.name.as_str()).collect();
-        let message = format!("There is no such model here. Served: {}.", names.join(", "));
-        return Err(ApiError::new(ErrorCode::ModelNotFound, message).param("model").with("models", names).into());
-    };
+    let model = served.require(&id)?;
     Ok(Json(describe(model, serving_since(&app))).into_response())
 }
 

@@ -174,6 +174,13 @@ mod tests {
     }
 
     #[test]
+    fn of_several_system_messages_the_first_stays() {
+        let system = |content: &str| Message { role: Role::System, content: content.into() };
+        let (history, _) = History::new(vec![system("1"), system("2"), system("3")], caps(1, 10)).expect("fits");
+        assert_eq!(text(&history), "1");
+    }
+
+    #[test]
     fn a_system_message_over_the_cap_is_refused() {
         let message = Message { role: Role::System, content: "x".repeat(11) };
         let error = History::new(vec![message], caps(8, 10)).expect_err("too large");

@@ -3,6 +3,9 @@
 //! Order of the events: `created`, `in_progress`; for each item `output_item.added`, `content_part.added`, the deltas,
 //! the text's `done`, `content_part.done`, `output_item.done`; then one of `completed`, `incomplete`, `failed`.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use protocol::{

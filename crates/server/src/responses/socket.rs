@@ -217,7 +217,7 @@ impl Connection {
             Err(error) => return self.end_refused(lane, continued, error.into()).await,
         };
         if warm_up {
-            return self.warm_up(lane, plan).await;
+            return self.warm_up(lane, continued, plan).await;
         }
         let cancel = CancellationToken::new();
         let request = pipeline_request(plan.inference);
@@ -244,10 +244,10 @@ impl Connection {
     }
 
     /// `generate: false`: nothing is generated or charged; the conversation can be continued by the response's id.
-    async fn warm_up(&mut self, lane: Lane, mut plan: Plan) -> Result<(), Gone> {
+    async fn warm_up(&mut self, lane: Lane, continued: Option<String>, mut plan: Plan) -> Result<(), Gone> {
         match self.app.pipeline.check(&self.who, pipeline_request(plan.inference)).await {
             Ok(model) => plan.response.model = model,
-            Err(error) => return self.end_refused(lane, None, error.into()).await,
+            Err(error) => return self.end_refused(lane, continued, error.into()).await,
         }
         plan.response.created_at = unix_now();
         let mut narration = Narration::new(plan.response, lane.clone());
@@ -282,7 +282,11 @@ impl Connection {
                 if is_last { self.end(lane, told).await } else { self.tell(told).await }
             }
             (Event::Refused(error), _) => self.end_running(lane, error.into()).await,
-            (Event::NotStarted, _) => self.end_running(lane, Refusal::cancelled()).await,
+            (Event::NotStarted, _) => {
+                // The client's own wish is no failure: what it continued stays.
+                self.running.remove(&lane);
+                self.end_refused(lane, None, Refusal::cancelled()).await
+            }
             (Event::Accepted(_), Stage::Told(_)) | (Event::Answer(_), Stage::Asked(_)) => {
                 debug_assert!(false, "a request is accepted once, before its answer");
                 Ok(())
@@ -296,7 +300,7 @@ impl Connection {
             && let Stage::Told(narration) = running.stage
             && !self.keep(&lane, running.conversation, &narration)
         {
-            self.memory.forget(running.previous.as_deref());
+            self.memory.failed(&lane, running.previous.as_deref());
         }
         self.lanes.finish(&lane);
         self.tell(told).await
@@ -308,7 +312,7 @@ impl Connection {
     }
 
     async fn end_refused(&mut self, lane: Lane, previous: Option<String>, refusal: Refusal) -> Result<(), Gone> {
-        self.memory.forget(previous.as_deref());
+        self.memory.failed(&lane, previous.as_deref());
         self.lanes.finish(&lane);
         self.refuse(lane, refusal).await
     }
@@ -316,12 +320,11 @@ impl Connection {
     /// Keeps a response for its identity, or in the connection's memory where it is not to be stored. Returns false
     /// for one that failed.
     fn keep(&mut self, lane: &Lane, conversation: Vec<inference::Message>, narration: &Narration) -> bool {
-        if narration.response().store {
-            return keep(&self.app, &self.identity, conversation, narration);
-        }
-        let kept = keep(&self.app, &self.memory.shelf, conversation, narration);
+        let (id, stored) = (&narration.response().id, narration.response().store);
+        let owner = if stored { &self.identity } else { &self.memory.shelf };
+        let kept = keep(&self.app, owner, conversation, narration);
         if kept {
-            self.memory.now_latest(lane, &narration.response().id);
+            self.memory.now_latest(lane, (!stored).then_some(id));
         }
         kept
     }
@@ -347,16 +350,27 @@ struct Memory {
 }
 
 impl Memory {
-    /// A lane's new response takes the place of its last one.
-    fn now_latest(&mut self, lane: &Lane, id: &str) {
-        let last = self.latest.insert(lane.clone(), id.to_owned());
-        self.forget(last.as_deref());
+    /// A lane's new response takes the place of its last one; `None` where the new one is kept elsewhere.
+    fn now_latest(&mut self, lane: &Lane, id: Option<&String>) {
+        let last = match id {
+            Some(id) => self.latest.insert(lane.clone(), id.clone()),
+            None => self.latest.remove(lane),
+        };
+        if let Some(last) = last {
+            self.forget(&last);
+        }
     }
 
-    fn forget(&self, id: Option<&str>) {
-        if let Some(id) = id {
-            self.app.responses.remove(&self.shelf, id, Limits::from(&*self.app.settings()), Instant::now());
+    /// A continuation of `previous` failed: its own lane forgets it. Another lane's latest stays, or a fork that fails
+    /// would end the conversation that it came from.
+    fn failed(&mut self, lane: &Lane, previous: Option<&str>) {
+        if previous.is_some() && self.latest.get(lane).map(String::as_str) == previous {
+            self.now_latest(lane, None);
         }
+    }
+
+    fn forget(&self, id: &str) {
+        self.app.responses.remove(&self.shelf, id, Limits::from(&*self.app.settings()), Instant::now());
     }
 }
 
