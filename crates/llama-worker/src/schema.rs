@@ -4,6 +4,9 @@
 //! stack, which no exception handler catches, and a `type` that names `object` twice at each level makes it visit the
 //! lowest level 2ⁿ times. Either would let one request stop the node. So what the converter is given is bounded here in
 //! each dimension that it recurses or multiplies in.
+//!
+//! `pattern` is refused: an ambiguous one (`(a?){200}a{200}`) keeps llama.cpp's grammar busy for hours at a single token,
+//! on the thread that serves everyone, and one that the converter does not know it prints to stderr and ignores.
 
 use std::collections::HashSet;
 
@@ -51,6 +54,9 @@ impl<'a> Walk<'a> {
             Value::Object(object) => {
                 if object.keys().any(|name| name.len() > NAME_BYTES_MAX) {
                     return Err("A property's name is too long.");
+                }
+                if object.get("pattern").is_some_and(Value::is_string) {
+                    return Err("A pattern cannot be enforced safely; use enum, format, minLength or maxLength.");
                 }
                 if let Some(reference) = object.get("$ref").and_then(Value::as_str) {
                     self.reference(reference)?;
@@ -127,6 +133,7 @@ mod tests {
         let doubled = r#"{"type":["object","object"],"properties":{"a":"#;
         check("too large", &format!("{}{{}}{}", doubled.repeat(20), "}}".repeat(20)));
         check("too large", &format!("[{}0]", "0,".repeat(20_000)));
+        check("pattern cannot be enforced", r#"{"properties":{"a":{"type":"string","pattern":"^(a?){200}a{200}$"}}}"#);
         check("name is too long", &format!(r#"{{"properties":{{"{}":{{}}}}}}"#, "a".repeat(257)));
         let refs: String = (0..129).map(|n| format!(r##"{{"$ref":"#/a{n}"}},"##)).collect();
         check("too many different references", &format!(r#"{{"anyOf":[{refs}{{}}]}}"#));
@@ -139,6 +146,7 @@ mod tests {
             assert_eq!(passed, serde_json::from_str::<Value>(schema).expect("JSON"));
         };
         check("{}");
+        check(r#"{"type":"object","properties":{"pattern":{"type":"string"}}}"#);
         check(r#"{"type":"object","properties":{"city":{"type":["string","null"]}},"required":["city"]}"#);
         check(
             r##"{"type":"object","properties":{"next":{"anyOf":[{"$ref":"#/$defs/n"},{"type":"null"}]}},"$defs":{"n":{"type":"object","properties":{"next":{"$ref":"#/$defs/n"}}}}}"##,
