@@ -70,7 +70,7 @@ section! {
         /// Whether the computed prefix of a conversation is kept for its next turn. It is never shared between subjects.
         restart prefix_cache: bool = true;
         /// Whether weights in a format without fast CPU kernels are converted at the first load (the result is kept in
-        /// `<data dir>/models/`): `off`, `lossless` or `fast`. ADR 0004 has the measured speeds and divergences.
+        /// `<data dir>/models/`): `off`, `lossless` or `fast`. ADR 0004 says what is known of speed and error.
         restart repack: Repack = Repack::Lossless;
         /// Layers that are offloaded to a GPU; more than the model has is all of them. Needs a build with a GPU
         /// feature (`cuda`, `vulkan` or `metal`).
