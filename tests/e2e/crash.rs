@@ -3,7 +3,7 @@
 use testkit::{Config, TestNode, eventually};
 
 use crate::support::{
-    JOB, chat, count, embedded, generated, open_session, pace, post, prompt, session, until_idle, with,
+    JOB, chat, count, embedded, generated, get, open_session, pace, post, prompt, session, until_idle, with,
 };
 
 const STREAMS: u64 = 8;
@@ -73,6 +73,7 @@ async fn three_deaths_within_a_minute_fail_requests_and_readiness_and_it_recover
         node.kill(worker);
         killed = worker;
     }
+    eventually("readiness goes red", async || (get(&node, "/health/ready").await.0 == 503).then_some(())).await;
     let answer = socket.answer(&id).await;
     let error = answer.error.expect("the request fails");
     assert_eq!(error["code"], "MODEL_UNAVAILABLE");
@@ -81,6 +82,7 @@ async fn three_deaths_within_a_minute_fail_requests_and_readiness_and_it_recover
         (post(&node, "/v1/chat/completions", Some(&token), &chat("Hi", 3)).await.0 == 200).then_some(())
     })
     .await;
+    assert_eq!(get(&node, "/health/ready").await.0, 200);
 }
 
 #[tokio::test]
