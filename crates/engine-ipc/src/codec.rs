@@ -76,3 +76,6 @@ pub fn read_frame<T: DeserializeOwned>(reader: &mut impl Read) -> Result<T, Fram
     reader.read_exact(&mut body)?;
     decode(&body)
 }
+
+#[cfg(test)]
+mod tests;
