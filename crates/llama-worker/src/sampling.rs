@@ -16,6 +16,12 @@ use crate::schema;
 
 /// Tokens that penalties look back at (llama.cpp's own default).
 const PENALTY_WINDOW: i32 = 64;
+/// Candidates less likely than the best by this many nats at the final temperature (e⁻³⁰ is 10⁻¹³) are not considered:
+/// all of a vocabulary of 49,152 together would be drawn once in a hundred million tokens, and to weigh them each time
+/// costs more than a small model's own share of a step.
+const NEGLIGIBLE_NATS: f32 = 30.0;
+/// Makes the second draw's random numbers others than the first's.
+const SECOND_DRAW: u64 = 0xD1B5_4A32_D192_ED03;
 /// Any JSON object.
 const JSON_OBJECT_SCHEMA: &str = r#"{"type":"object"}"#;
 
@@ -25,6 +31,9 @@ pub(crate) struct Sampler {
     chain: Option<LlamaSampler>,
     grammar: Option<LlamaSampler>,
     greedy: bool,
+    /// Candidates that are less likely than the best by more nats than this play no part; none where penalties or
+    /// biases change who is likely.
+    negligible_nats: Option<f32>,
     seed: u64,
     /// Ends the model's turn; what is left where a grammar allows nothing.
     end: Token,
@@ -70,8 +79,11 @@ impl Sampler {
             samplers.push(LlamaSampler::temp(sampling.temperature));
         }
         let chain = (!samplers.is_empty()).then(|| LlamaSampler::chain(samplers, true));
+        let negligible_nats = (!penalised && sampling.logit_bias.is_empty())
+            // The filters look at the distribution before the temperature is applied.
+            .then_some(NEGLIGIBLE_NATS * sampling.temperature.max(1.0));
         let end = model.vocab().eos().0;
-        Ok(Self { chain, grammar: grammar(model, format)?, greedy, seed, end })
+        Ok(Self { chain, grammar: grammar(model, format)?, greedy, negligible_nats, seed, end })
     }
 
     /// The token number `index` of the answer, by these logits.
@@ -98,7 +110,11 @@ impl Sampler {
     }
 
     fn filtered(&mut self, logits: &[f32], index: u32) -> Token {
-        let token = self.draw(candidates(logits), index);
+        let token = if self.chain.is_none() {
+            argmax(logits)
+        } else {
+            self.draw(candidates(logits, self.negligible_nats), uniform(self.seed, index))
+        };
         let Some(grammar) = &mut self.grammar else { return token };
         // A grammar is costly on a whole vocabulary and mostly allows what the model wants anyway: ask about that first.
         let mut wanted = LlamaTokenDataArray::new(vec![LlamaTokenData::new(LlamaToken(token), 1.0, 0.0)], false);
@@ -106,31 +122,38 @@ impl Sampler {
         if wanted.data.first().is_some_and(|allowed| allowed.logit() > f32::NEG_INFINITY) {
             return token;
         }
-        let mut allowed = candidates(logits);
+        let mut allowed = candidates(logits, None);
         allowed.apply_sampler(grammar);
-        if self.end >= 0 && allowed.data.iter().all(|candidate| candidate.logit() == f32::NEG_INFINITY) {
+        allowed.data.retain(|candidate| candidate.logit() > f32::NEG_INFINITY);
+        if self.end >= 0 && allowed.data.is_empty() {
             // A schema can be impossible to fulfil. llama.cpp aborts the process when it is told of an end that its
             // grammar did not allow, so it is not told.
             self.grammar = None;
             return self.end;
         }
-        self.draw(allowed, index)
+        // Another number than the first draw's: that one is known to fall on what was not allowed.
+        self.draw(allowed, uniform(self.seed ^ SECOND_DRAW, index))
     }
 
-    fn draw(&mut self, mut candidates: LlamaTokenDataArray, index: u32) -> Token {
+    /// Chooses by `random` in [0, 1) among the candidates that the filters leave.
+    fn draw(&mut self, mut candidates: LlamaTokenDataArray, random: f64) -> Token {
         if let Some(chain) = &mut self.chain {
             candidates.apply_sampler(chain);
         }
         let best = candidates.data.iter().max_by(|a, b| a.logit().total_cmp(&b.logit()));
-        let Some(best) = best.map(|best| (best.id().0, best.logit())) else { return 0 };
+        let Some(best) = best.map(|best| (best.id().0, best.logit())) else { return self.end.max(0) };
         if self.greedy {
             return best.0;
         }
-        let weight = |logit: f32| f64::from(logit - best.1).exp();
-        let total: f64 = candidates.data.iter().map(|candidate| weight(candidate.logit())).sum();
-        let mut left = uniform(self.seed, index) * total;
+        let mut total = 0.0;
+        for candidate in &mut candidates.data {
+            let weight = (candidate.logit() - best.1).exp();
+            candidate.set_p(weight);
+            total += f64::from(weight);
+        }
+        let mut left = random * total;
         for candidate in &candidates.data {
-            left -= weight(candidate.logit());
+            left -= f64::from(candidate.p());
             if left < 0.0 {
                 return candidate.id().0;
             }
@@ -167,8 +190,16 @@ fn grammar(model: &LlamaModel, format: &ResponseFormat) -> Result<Option<LlamaSa
     LlamaSampler::grammar(model, &grammar, "root").map(Some).map_err(|_| invalid(unknown))
 }
 
-fn candidates(logits: &[f32]) -> LlamaTokenDataArray {
-    let data = (0..).zip(logits).map(|(token, logit)| LlamaTokenData::new(LlamaToken(token), *logit, 0.0)).collect();
+/// The candidates; without those that are `negligible_nats` less likely than the best, where that is given.
+fn candidates(logits: &[f32], negligible_nats: Option<f32>) -> LlamaTokenDataArray {
+    let floor =
+        negligible_nats.and_then(|nats| logits.get(argmax(logits).unsigned_abs() as usize).map(|best| best - nats));
+    let candidate = |(token, logit): (i32, &f32)| LlamaTokenData::new(LlamaToken(token), *logit, 0.0);
+    let all = (0..).zip(logits);
+    let data = match floor {
+        Some(floor) => all.filter(|(_, logit)| **logit >= floor).map(candidate).collect(),
+        None => all.map(candidate).collect(),
+    };
     LlamaTokenDataArray::new(data, false)
 }
 
@@ -230,6 +261,32 @@ mod tests {
         check(&many, 999);
         many[17] = 2.0;
         check(&many, 17);
+    }
+
+    #[test]
+    fn only_negligible_candidates_are_left_out() {
+        let check = |logits: &[f32], nats, expected: &[i32]| {
+            let kept: Vec<i32> = candidates(logits, nats).data.iter().map(|candidate| candidate.id().0).collect();
+            assert_eq!(kept, expected, "{logits:?} {nats:?}");
+        };
+        check(&[0.0, 31.0, 1.0, 30.0], Some(30.0), &[1, 2, 3]);
+        check(&[0.0, 31.0, 1.0, 30.0], None, &[0, 1, 2, 3]);
+        check(&[-5.0; 3], Some(30.0), &[0, 1, 2]);
+        check(&[], Some(30.0), &[]);
+    }
+
+    #[test]
+    fn draws_follow_the_distribution() {
+        let mut sampler = Sampler { chain: None, grammar: None, greedy: false, negligible_nats: None, seed: 9, end: 0 };
+        let logits = [0.5_f32.ln(), 0.3_f32.ln(), 0.2_f32.ln(), f32::NEG_INFINITY];
+        let mut counts = [0_u32; 4];
+        for index in 0..20_000 {
+            let token = sampler.draw(candidates(&logits, None), uniform(9, index));
+            counts[token.unsigned_abs() as usize] += 1;
+        }
+        for (count, expected) in counts.iter().zip([0.5, 0.3, 0.2, 0.0]) {
+            assert!((f64::from(*count) / 20_000.0 - expected).abs() < 0.015, "{counts:?}");
+        }
     }
 
     #[test]

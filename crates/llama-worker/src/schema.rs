@@ -16,6 +16,16 @@ use serde_json::{Map, Value};
 const DEPTH_MAX: usize = 64;
 /// Most places in a schema, each counted as often as the converter visits it (OpenAI allows 5,000 properties).
 const VISITS_MAX: u64 = 20_000;
+/// Most choices in all: enum values, properties, alternatives; a number with bounds counts as [`BOUNDED_NUMBER_CHOICES`].
+/// The grammar tries the vocabulary against each that is open at a token: a thousand enum values cost the step thread,
+/// which serves everyone, 0.4 s a token, and converting 2,000 properties takes 28 s (SmolLM2, two busy cores).
+const CHOICES_MAX: u64 = 256;
+/// A range of numbers becomes a rule with an alternative for each length and leading digit.
+const BOUNDED_NUMBER_CHOICES: u64 = 8;
+/// The keys that say how often something may be repeated.
+const REPETITIONS: [&str; 4] = ["minLength", "maxLength", "minItems", "maxItems"];
+/// Largest value of these: over 2,000 llama.cpp gives up, and prints the grammar, which is the client's, to stderr.
+const REPETITIONS_MAX: f64 = 1000.0;
 /// Different `$ref`s: each is built inside the one that leads to it.
 const REFS_MAX: usize = 128;
 /// References that lead straight to another one.
@@ -30,7 +40,7 @@ const NAME_BYTES_MAX: usize = 256;
 /// What is wrong, as a sentence that is safe to show.
 pub(crate) fn check(schema: &str) -> Result<String, &'static str> {
     let root: Value = serde_json::from_str(schema).map_err(|_| "It is not JSON, or is nested too deeply.")?;
-    let mut walk = Walk { root: &root, refs: HashSet::new(), visits: 0 };
+    let mut walk = Walk { root: &root, refs: HashSet::new(), visits: 0, choices: 0 };
     walk.visit(&root, 0, 1)?;
     Ok(root.to_string())
 }
@@ -39,6 +49,7 @@ struct Walk<'a> {
     root: &'a Value,
     refs: HashSet<&'a str>,
     visits: u64,
+    choices: u64,
 }
 
 impl<'a> Walk<'a> {
@@ -58,10 +69,18 @@ impl<'a> Walk<'a> {
                 if object.get("pattern").is_some_and(Value::is_string) {
                     return Err("A pattern cannot be enforced safely; use enum, format, minLength or maxLength.");
                 }
+                let repeated = REPETITIONS.iter().filter_map(|key| object.get(*key)?.as_f64());
+                if repeated.into_iter().any(|times| times > REPETITIONS_MAX) {
+                    return Err("minLength, maxLength, minItems and maxItems may be at most 1000.");
+                }
                 if let Some(reference) = object.get("$ref").and_then(Value::as_str) {
                     self.reference(reference)?;
                 }
                 let times = times.saturating_mul(branches(object));
+                self.choices = self.choices.saturating_add(times.saturating_mul(choices(object)));
+                if self.choices > CHOICES_MAX {
+                    return Err("It has too many properties, enum values and alternatives in all.");
+                }
                 object.values().try_for_each(|value| self.visit(value, depth + 1, times))
             }
             Value::Array(array) => array.iter().try_for_each(|value| self.visit(value, depth + 1, times)),
@@ -102,6 +121,16 @@ fn leading_number(text: &str) -> Option<usize> {
     text[..end].parse().ok()
 }
 
+/// The choices that an object opens by itself.
+fn choices(object: &Map<String, Value>) -> u64 {
+    let listed = ["enum", "anyOf", "oneOf"].iter().filter_map(|key| object.get(*key)?.as_array().map(Vec::len));
+    let named = object.get("properties").and_then(Value::as_object).map(Map::len);
+    let bounds = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"];
+    let bounded = bounds.iter().any(|key| object.get(*key).is_some_and(Value::is_number));
+    let counted = listed.chain(named).sum::<usize>();
+    u64::try_from(counted).unwrap_or(u64::MAX).saturating_add(if bounded { BOUNDED_NUMBER_CHOICES } else { 0 })
+}
+
 /// How often the converter visits what is below an object: once for each of its types that has anything below it.
 fn branches(object: &Map<String, Value>) -> u64 {
     let Some(Value::Array(types)) = object.get("type") else { return 1 };
@@ -130,9 +159,21 @@ mod tests {
             r##"{"$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}},"allOf":[{"$ref":"#/$defs/a"}]}"##,
         );
         check("lead to each other", r##"{"allOf":[{"$ref":"#/allOf/0x"}]}"##);
-        let doubled = r#"{"type":["object","object"],"properties":{"a":"#;
-        check("too large", &format!("{}{{}}{}", doubled.repeat(20), "}}".repeat(20)));
+        let doubled = r#"{"type":["array","array"],"items":"#;
+        check("too large", &format!("{}{{}}{}", doubled.repeat(20), "}".repeat(20)));
+        for key in REPETITIONS {
+            check("at most 1000", &format!(r#"{{"items":{{"{key}":1001}}}}"#));
+            check("at most 1000", &format!(r#"{{"{key}":1e300}}"#));
+        }
         check("too large", &format!("[{}0]", "0,".repeat(20_000)));
+        let many = |form: &str| vec![form; 257].join(",");
+        let values: String = (0..257).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+        check("too many properties", &format!(r#"{{"enum":[{values}]}}"#));
+        check("too many properties", &format!(r#"{{"anyOf":[{}]}}"#, many("{}")));
+        let names: Vec<String> = (0..257).map(|n| format!(r#""p{n}":{{}}"#)).collect();
+        check("too many properties", &format!(r#"{{"properties":{{{}}}}}"#, names.join(",")));
+        let ranges = vec![r#"{"type":"integer","minimum":1}"#; 32].join(",");
+        check("too many properties", &format!(r#"{{"prefixItems":[{ranges},{{"maximum":2}}]}}"#));
         check("pattern cannot be enforced", r#"{"properties":{"a":{"type":"string","pattern":"^(a?){200}a{200}$"}}}"#);
         check("name is too long", &format!(r#"{{"properties":{{"{}":{{}}}}}}"#, "a".repeat(257)));
         let refs: String = (0..129).map(|n| format!(r##"{{"$ref":"#/a{n}"}},"##)).collect();
@@ -147,6 +188,7 @@ mod tests {
         };
         check("{}");
         check(r#"{"type":"object","properties":{"pattern":{"type":"string"}}}"#);
+        check(r#"{"type":"array","minItems":1,"maxItems":1000,"items":{"type":"string","maxLength":1000}}"#);
         check(r#"{"type":"object","properties":{"city":{"type":["string","null"]}},"required":["city"]}"#);
         check(
             r##"{"type":"object","properties":{"next":{"anyOf":[{"$ref":"#/$defs/n"},{"type":"null"}]}},"$defs":{"n":{"type":"object","properties":{"next":{"$ref":"#/$defs/n"}}}}}"##,
