@@ -14,8 +14,7 @@ async fn an_oversized_message_closes_with_1009() {
         socket.try_send_text(&text).await;
         assert_eq!(socket.closed().await, Some(1009), "{path}");
     }
-    let metrics = node.metrics().await;
-    assert!(metrics.sum("llm_node_limit_hits_total", &[]) >= 2.0, "{}", metrics.text());
+    assert_eq!(hits(&node, "frame_bytes_max").await, 2.0);
 }
 
 #[tokio::test]
@@ -56,6 +55,12 @@ async fn a_connection_that_sends_no_request_is_closed() {
     let mut bytes = Vec::new();
     let read = tokio::time::timeout(testkit::DEADLINE, stream.read_to_end(&mut bytes)).await;
     read.expect("the node closes it").expect("in order");
+    assert_eq!(hits(&node, "handshake_timeout").await, 1.0);
+}
+
+/// How often a limit was hit.
+async fn hits(node: &TestNode, limit: &str) -> f64 {
+    node.metrics().await.get("llm_node_limit_hits_total", &[("limit", limit)]).expect("a series")
 }
 
 #[tokio::test]
@@ -152,6 +157,7 @@ async fn an_answer_has_a_deadline() {
     assert_eq!(answer.end["reason"], "error");
     let job = node.settled_job("7").await;
     assert_eq!(job["used_tokens"], answer.tokens, "what was delivered before the deadline is charged");
+    assert_eq!(hits(&node, "request_timeout").await, 1.0);
 }
 
 #[tokio::test]
@@ -168,4 +174,39 @@ async fn deeply_nested_and_huge_json_cost_nothing() {
     let response = response.header("content-type", "application/json").send().await.expect("an answer");
     assert_eq!(response.status(), 400);
     socket.request(json!({"type": "ping"}), "pong").await;
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_loses_its_connection() {
+    use tokio::io::AsyncWriteExt as _;
+    let config = pace(0)
+        .set("server.write_timeout", "\"300ms\"")
+        .set("engine.context_tokens", 4_000_000)
+        .set("jobs.max_tokens_per_request", 1_000_000);
+    let (node, token) = with(config).await;
+    let body = crate::support::chat_stream("hello", 900_000).to_string();
+    // A small window, so that megabytes do not disappear in the kernel.
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a size");
+    let mut deaf = socket.connect(node.public().parse().expect("an address")).await.expect("connects");
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    deaf.write_all(head.as_bytes()).await.expect("sends");
+    deaf.write_all(body.as_bytes()).await.expect("sends");
+    testkit::eventually("it is given up", async || (hits(&node, "write_timeout").await >= 1.0).then_some(())).await;
+    testkit::eventually("its connection is closed", async || (!is_open(&deaf)).then_some(())).await;
+}
+
+/// Whether the node's end of a connection is open, by the kernel's table: its remote port is ours, its state 01
+/// (ESTABLISHED).
+fn is_open(stream: &tokio::net::TcpStream) -> bool {
+    let ours = format!(":{:04X}", stream.local_addr().expect("an address").port());
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+    table.lines().any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields.len() > 3 && fields[2].ends_with(&ours) && fields[3] == "01"
+    })
 }

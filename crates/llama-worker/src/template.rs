@@ -62,7 +62,7 @@ pub enum TemplateError {
         bytes: usize,
     },
     /// The source is not a template that this node can run.
-    #[error("the chat template is not valid Jinja: {what} in line {line}; set engine.chat_template to replace it")]
+    #[error("the chat template is not valid Jinja: {what} in line {line}; set engine.chat_template_file to replace it")]
     Syntax {
         /// What is wrong.
         what: String,

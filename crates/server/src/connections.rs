@@ -1,20 +1,16 @@
 //! Connection caps: in all and per address, before a byte is read.
 
+mod stream;
+
 use std::{
     collections::HashMap,
-    io::{self, IoSlice},
     net::{IpAddr, Ipv6Addr},
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
 };
 
 use parking_lot::Mutex;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
 
+pub(crate) use self::stream::Guarded;
 use crate::{Metrics, Settings};
 
 #[derive(Debug, Default)]
@@ -35,45 +31,6 @@ pub struct Connections {
 pub(crate) struct ConnectionGuard {
     connections: Connections,
     address: IpAddr,
-}
-
-/// A connection's stream with its place: a WebSocket takes the stream over, and so it keeps the place.
-#[derive(Debug)]
-pub(crate) struct Guarded {
-    pub(crate) stream: TcpStream,
-    pub(crate) _guard: ConnectionGuard,
-}
-
-impl AsyncRead for Guarded {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Guarded {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
 }
 
 /// One open WebSocket, for the gauge.

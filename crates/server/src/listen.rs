@@ -3,7 +3,15 @@
 //! A connection passes the caps of `connections` before a byte is read, must send its request head within
 //! `handshake_timeout`, and is told to finish when the node drains.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{Router, body::Body, middleware, response::IntoResponse};
 use http::Request;
@@ -90,7 +98,10 @@ async fn connection(app: Arc<App>, stream: TcpStream, peer: SocketAddr, router: 
         .header_read_timeout(settings.handshake_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX);
+    let served = Arc::new(AtomicBool::new(false));
+    let serving = Arc::clone(&served);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        serving.store(true, Ordering::Relaxed);
         let router = router.clone();
         async move {
             let mut request = request.map(Body::new);
@@ -98,7 +109,7 @@ async fn connection(app: Arc<App>, stream: TcpStream, peer: SocketAddr, router: 
             Ok::<_, Infallible>(router.oneshot(request).await.into_response())
         }
     });
-    let stream = Guarded { stream, _guard: guard };
+    let stream = Guarded::new(stream, guard, settings.write_timeout);
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     tokio::pin!(connection);
     let mut draining = false;
@@ -106,6 +117,10 @@ async fn connection(app: Arc<App>, stream: TcpStream, peer: SocketAddr, router: 
         tokio::select! {
             ended = &mut connection => {
                 if let Err(error) = ended {
+                    // Between requests it is only an idle client that is let go.
+                    if error.is_timeout() && !served.load(Ordering::Relaxed) {
+                        app.metrics.limit_hit("handshake_timeout");
+                    }
                     tracing::debug!(%error, "a connection ended early");
                 }
                 return;

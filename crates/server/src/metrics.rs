@@ -1,7 +1,7 @@
 //! What the server counts. Names with `ws_` and `gen_ai_server_` are contracts (design.md); no user, session or job
 //! is ever a label, and every series exists from the start.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
@@ -15,7 +15,7 @@ use telemetry::{LATENCY_SECONDS, SIZE_BYTES};
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 
-/// Limits whose hits are counted, by the name of their configuration key.
+/// Limits whose hits are counted: by their configuration key, and one that the Responses protocol sets.
 const LIMITS: [&str; 16] = [
     "connections_max",
     "connections_per_address_max",
@@ -32,7 +32,7 @@ const LIMITS: [&str; 16] = [
     "history_bytes_max",
     "responses_stored_max",
     "responses_stored_bytes_max",
-    "streams_per_connection_max",
+    "lanes_per_connection_max",
 ];
 
 /// Where requests come in; the label `endpoint`.
@@ -227,6 +227,13 @@ impl AnswerTimer {
             let now = Instant::now();
             self.first = Some(now);
             self.metrics.time_to_first_token.observe((now - self.started).as_secs_f64());
+        }
+    }
+
+    /// The backend ran out of time: ours, or one of its own that is shorter.
+    pub(crate) fn timed_out(&self, request_timeout: Duration) {
+        if self.started.elapsed() >= request_timeout {
+            self.metrics.limit_hit("request_timeout");
         }
     }
 

@@ -20,11 +20,8 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::any,
 };
-use http::{
-    HeaderMap, StatusCode,
-    header::{AUTHORIZATION, CONNECTION, UPGRADE},
-};
-use protocol::{ApiError, ErrorCode};
+use http::{HeaderMap, header::AUTHORIZATION};
+use protocol::ApiError;
 
 use self::{connection::Connection, identity::Identity};
 use crate::{App, error::HttpError, origin, request_id, ws};
@@ -44,31 +41,13 @@ async fn upgrade(
         Ok(identity) => identity,
         Err(error) => return HttpError(error).into_response(),
     };
-    match upgrade {
-        Ok(upgrade) => {
-            let serving = Arc::clone(&app);
-            ws::upgrade(app, upgrade, |socket| Connection::new(serving, socket, identity).serve())
-        }
-        Err(_) => {
-            let error = ApiError::new(
-                ErrorCode::InvalidRequest,
-                "This route speaks WebSocket only. Connect with a ws:// or wss:// URL, or use POST /v1/inference.",
-            );
-            // RFC 9110 section 15.5.22.
-            let headers = [(UPGRADE, "websocket"), (CONNECTION, "Upgrade")];
-            (StatusCode::UPGRADE_REQUIRED, headers, HttpError(error)).into_response()
-        }
-    }
+    let serving = Arc::clone(&app);
+    ws::upgrade(app, upgrade, |socket| Connection::new(serving, socket, identity).serve())
 }
 
 /// Decides about origin and token before a socket exists.
 fn admit(app: &App, headers: &HeaderMap) -> Result<Identity, ApiError> {
-    if !origin::allowed(&app.settings(), headers) {
-        return Err(ApiError::new(
-            ErrorCode::PermissionDenied,
-            "Pages of this origin may not connect. The operator lists allowed origins in server.allowed_origins.",
-        ));
-    }
+    origin::check(&app.settings(), headers)?;
     let bearer = request_id::bearer(headers);
     if bearer.is_none() && app.pipeline.auth_enabled() && !headers.contains_key(AUTHORIZATION) {
         return Ok(Identity::unknown());

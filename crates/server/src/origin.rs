@@ -4,6 +4,7 @@
 //! between a page that the operator's users happen to visit and a node on their loopback interface.
 
 use http::{HeaderMap, header::ORIGIN};
+use protocol::{ApiError, ErrorCode};
 
 use crate::Settings;
 
@@ -12,7 +13,7 @@ const ANY: &str = "*";
 
 /// Whether an upgrade with these headers may go on. No `Origin` means no browser, which the list is not about.
 /// Several `Origin` headers, or one that is not text, are refused: RFC 6454 section 7.3 allows at most one.
-pub(crate) fn allowed(settings: &Settings, headers: &HeaderMap) -> bool {
+fn allowed(settings: &Settings, headers: &HeaderMap) -> bool {
     let mut origins = headers.get_all(ORIGIN).iter();
     let Some(origin) = origins.next() else { return true };
     if origins.next().is_some() {
@@ -21,6 +22,17 @@ pub(crate) fn allowed(settings: &Settings, headers: &HeaderMap) -> bool {
     let Ok(origin) = origin.to_str() else { return false };
     // Scheme and host are case-insensitive (RFC 3986 section 6.2.2.1), and a serialised origin has nothing else.
     settings.allowed_origins.iter().any(|listed| listed == ANY || listed.eq_ignore_ascii_case(origin))
+}
+
+/// [`allowed`], as the refusal that a client hears.
+pub(crate) fn check(settings: &Settings, headers: &HeaderMap) -> Result<(), ApiError> {
+    if allowed(settings, headers) {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        ErrorCode::PermissionDenied,
+        "Pages of this origin may not connect. The operator lists allowed origins in server.allowed_origins.",
+    ))
 }
 
 #[cfg(test)]

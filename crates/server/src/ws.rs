@@ -4,12 +4,22 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
+use axum::{
+    extract::ws::{
+        CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code, rejection::WebSocketUpgradeRejection,
+    },
+    response::{IntoResponse as _, Response},
+};
+use http::{
+    StatusCode,
+    header::{CONNECTION, UPGRADE},
+};
+use protocol::{ApiError, ErrorCode};
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::tungstenite;
 
-use crate::{App, connections::SocketGuard};
+use crate::{App, connections::SocketGuard, error::HttpError};
 
 /// Read buffer of a socket in bytes: the library's 128 KiB a connection is what makes idle sockets expensive.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
@@ -70,15 +80,29 @@ pub(crate) struct Socket {
     first_message_by: Option<Instant>,
     idle_timeout: Duration,
     write_timeout: Duration,
+    frame_bytes_max: usize,
     _guard: SocketGuard,
 }
 
-/// Applies the limits to an upgrade and runs `serve` on the socket.
-pub(crate) fn upgrade<F, Fut>(app: Arc<App>, upgrade: WebSocketUpgrade, serve: F) -> axum::response::Response
+/// Applies the limits to an upgrade and runs `serve` on the socket. A request that is no upgrade is told so.
+pub(crate) fn upgrade<F, Fut>(
+    app: Arc<App>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    serve: F,
+) -> Response
 where
     F: FnOnce(Socket) -> Fut + Send + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
+    let Ok(upgrade) = upgrade else {
+        let error = ApiError::new(
+            ErrorCode::InvalidRequest,
+            "This route speaks WebSocket. Connect with a ws:// or wss:// URL; docs/protocol.md has the HTTP routes.",
+        );
+        // RFC 9110 section 15.5.22.
+        let headers = [(UPGRADE, "websocket"), (CONNECTION, "Upgrade")];
+        return (StatusCode::UPGRADE_REQUIRED, headers, HttpError(error)).into_response();
+    };
     let settings = app.settings();
     upgrade
         .read_buffer_size(READ_BUFFER_BYTES)
@@ -97,6 +121,7 @@ where
                 first_message_by: Some(now + settings.first_message_timeout),
                 idle_timeout: settings.idle_timeout,
                 write_timeout: settings.write_timeout,
+                frame_bytes_max: settings.frame_bytes_max,
                 _guard: app.connections.socket(),
                 app: Arc::clone(&app),
             };
@@ -192,11 +217,12 @@ impl Socket {
 
     /// The close code that a library error calls for; `None` when the connection is simply gone.
     fn protocol_error(&self, error: &axum::Error) -> Option<(CloseCode, &'static str)> {
-        use tungstenite::Error;
+        use tungstenite::{Error, error::CapacityError};
         let source = std::error::Error::source(error)?;
         match source.downcast_ref::<Error>()? {
-            Error::Capacity(_) => {
-                self.app.metrics.limit_hit("message_bytes_max");
+            Error::Capacity(CapacityError::MessageTooLong { max_size, .. }) => {
+                let of_frame = *max_size == self.frame_bytes_max;
+                self.app.metrics.limit_hit(if of_frame { "frame_bytes_max" } else { "message_bytes_max" });
                 Some((CloseCode::TooBig, "the message is over the limit"))
             }
             Error::Utf8(_) => Some((CloseCode::InvalidPayload, "the text is not UTF-8")),

@@ -81,6 +81,15 @@ fn upstream(config: &Config) -> UpstreamConfig {
     }
 }
 
+/// Time between words; a rate so small that there is no such time never gets to the next.
+fn pace(tokens_per_second: f64) -> Duration {
+    if tokens_per_second > 0.0 {
+        Duration::try_from_secs_f64(tokens_per_second.recip()).unwrap_or(Duration::MAX)
+    } else {
+        Duration::ZERO
+    }
+}
+
 fn scripted(engine: &Engine) -> ScriptedConfig {
     let rate = engine.scripted_tokens_per_second;
     let defaults = ScriptedConfig::default();
@@ -88,7 +97,7 @@ fn scripted(engine: &Engine) -> ScriptedConfig {
         model: engine.model_name.clone().unwrap_or(defaults.model),
         context_tokens: if engine.context_tokens == 0 { defaults.context_tokens } else { engine.context_tokens },
         first_token_delay: engine.scripted_first_token_delay,
-        token_interval: if rate > 0.0 { Duration::from_secs_f64(1.0 / rate) } else { Duration::ZERO },
+        token_interval: pace(rate),
         text: match engine.scripted_text {
             ScriptedText::Numbered => scripted::ScriptedText::Numbered,
             ScriptedText::Echo => scripted::ScriptedText::Echo,

@@ -1,6 +1,6 @@
 //! Stages 5 and 6: generate and settle.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use engine::{GenerateRequest, Generation, GenerationEvent};
 use jobs::{Outcome, Reservation};
@@ -113,6 +113,7 @@ pub(super) async fn generate(parts: &Parts, admitted: Admitted, created: SystemT
         job,
         created,
     };
+    let request_timeout = parts.settings.load().request_timeout;
     let generation = parts
         .backend
         .generate(GenerateRequest {
@@ -120,7 +121,7 @@ pub(super) async fn generate(parts: &Parts, admitted: Admitted, created: SystemT
             tenant: who.tenant(),
             inference: request.inference,
             max_tokens: reservation.tokens(),
-            deadline: Some(parts.settings.load().request_timeout),
+            deadline: Some(request_timeout),
             cancel: cancel.clone(),
         })
         .await;
@@ -133,7 +134,15 @@ pub(super) async fn generate(parts: &Parts, admitted: Admitted, created: SystemT
     };
     let (events, receiver) = mpsc::channel(EVENTS_AHEAD_MAX);
     let span = tracing::info_span!("answer", request_id = %request.id, endpoint = request.endpoint);
-    let drive = Drive { generation, reservation, events, timer, request_id: request.id, usage: Usage::default() };
+    let drive = Drive {
+        generation,
+        reservation,
+        events,
+        timer,
+        request_id: request.id,
+        request_timeout,
+        usage: Usage::default(),
+    };
     parts.tasks.spawn(drive.run().instrument(span));
     Ok(Answer { info, events: receiver, cancel: cancel.clone(), _cancel_on_drop: cancel.drop_guard() })
 }
@@ -145,6 +154,7 @@ struct Drive {
     events: mpsc::Sender<AnswerEvent>,
     timer: AnswerTimer,
     request_id: RequestId,
+    request_timeout: Duration,
     usage: Usage,
 }
 
@@ -212,6 +222,9 @@ impl Drive {
                 }
                 Some(GenerationEvent::Failed(error)) => {
                     log_failure(&self.request_id, &error);
+                    if error == engine::BackendError::Timeout {
+                        self.timer.timed_out(self.request_timeout);
+                    }
                     return End::Failed(error.into());
                 }
                 None => {

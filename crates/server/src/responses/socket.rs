@@ -15,12 +15,9 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use futures_util::stream::{BoxStream, SelectAll, StreamExt as _};
-use http::{
-    HeaderMap, StatusCode,
-    header::{CONNECTION, UPGRADE},
-};
+use http::HeaderMap;
 use protocol::{
-    ApiError, ErrorCode,
+    ApiError,
     inference::{self, InferenceRequest},
     openai::responses::{self, CreateResponse, ServerEvent},
 };
@@ -62,34 +59,16 @@ pub(super) async fn connect(
         Ok(who) => who,
         Err(error) => return HttpError(error).into_response(),
     };
-    match upgrade {
-        Ok(upgrade) => {
-            let serving = Arc::clone(&app);
-            ws::upgrade(app, upgrade, |socket| async move {
-                // Gone means that the client closed or does not read: nothing is left to do for it.
-                let _ = Connection::new(serving, socket, who).run().await;
-            })
-        }
-        Err(_) => {
-            let error = ApiError::new(
-                ErrorCode::InvalidRequest,
-                "GET on this route speaks WebSocket only. Connect with a ws:// or wss:// URL, or POST a response.",
-            );
-            // RFC 9110 section 15.5.22.
-            let headers = [(UPGRADE, "websocket"), (CONNECTION, "Upgrade")];
-            (StatusCode::UPGRADE_REQUIRED, headers, HttpError(error)).into_response()
-        }
-    }
+    let serving = Arc::clone(&app);
+    ws::upgrade(app, upgrade, |socket| async move {
+        // Gone means that the client closed or does not read: nothing is left to do for it.
+        let _ = Connection::new(serving, socket, who).run().await;
+    })
 }
 
 /// Decides about origin and token before a socket exists.
 fn admit(app: &App, headers: &HeaderMap) -> Result<Authenticated, ApiError> {
-    if !origin::allowed(&app.settings(), headers) {
-        return Err(ApiError::new(
-            ErrorCode::PermissionDenied,
-            "Pages of this origin may not connect. The operator lists allowed origins in server.allowed_origins.",
-        ));
-    }
+    origin::check(&app.settings(), headers)?;
     app.pipeline.authenticate(request_id::bearer(headers))
 }
 
@@ -187,7 +166,7 @@ impl Connection {
             Ok(Message::Create(lane, request)) => match self.lanes.push(lane.clone(), text.len(), request) {
                 Ok(()) => Ok(()),
                 Err(full) => {
-                    self.app.metrics.limit_hit("streams_per_connection_max");
+                    self.app.metrics.limit_hit("lanes_per_connection_max");
                     self.refuse(lane, full.into()).await
                 }
             },

@@ -25,7 +25,7 @@ section! {
         live connections_max: usize = 16_384, 1..=1_000_000;
         /// Connections from one address. Behind a proxy all have the proxy's address.
         live connections_per_address_max: usize = 1024, 1..=1_000_000;
-        /// Time for a connection to send its request head.
+        /// Time for a connection to send its request head, and to stay idle between two requests.
         live handshake_timeout: Duration = secs(10), Duration::from_millis(100)..=secs(300);
         /// Time for a new WebSocket to send its first message.
         live first_message_timeout: Duration = secs(30), Duration::from_millis(100)..=secs(3600);
