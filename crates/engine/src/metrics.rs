@@ -1,5 +1,7 @@
 //! What the engine counts. A field's doc comment is the HELP text of its metric.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::{
     metrics::{
         counter::Counter,
@@ -53,6 +55,8 @@ metrics! {
         /// Duration of one step: batch, decode, sampling.
         step: Histogram = "llm_node_engine_step_duration_seconds",
             Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]);
+        /// Time that the worker spent inside llama.cpp computing batches; the rest of a step is ours.
+        decode: Counter<f64, AtomicU64> = "llm_node_engine_decode_seconds", Counter::default();
         /// Prompt tokens taken from the prefix cache.
         prefix_cache_hits: Counter = "llm_node_engine_prefix_cache_hit_tokens", Counter::default();
         /// Cached prefixes dropped to make room.

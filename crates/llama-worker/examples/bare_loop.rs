@@ -145,6 +145,7 @@ fn measure(
             "unified": options.unified,
             "prefill_tokens_per_second": (streams * options.prompt_tokens) as f64 / prefill,
             "decode_tokens_per_second": (streams * options.tokens) as f64 / decode,
+            "seconds": prefill + decode,
         })
     );
     Ok(())

@@ -1,4 +1,5 @@
 mod deaths;
+mod handover;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,12 +17,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::deaths::Death;
 use super::{
     Command, EmbeddedConfig,
     failures::Failures,
     launch::Launch,
     link::Link,
-    live::{Interrupt, Live},
+    live::{Interrupt, Live, Stage},
+    suspects::Suspects,
 };
 use crate::{
     Metrics,
@@ -44,6 +47,10 @@ pub(super) struct Supervisor {
     readiness: watch::Sender<Readiness>,
     stop: CancellationToken,
     live: HashMap<WorkerId, Live>,
+    /// Of those, who may have crashed a worker.
+    suspects: Suspects,
+    /// The worker that just died; it is buried before anything else happens.
+    death: Option<Death>,
     interrupts: Interrupts,
     link: Option<Link>,
     model: Option<ModelInfo>,
@@ -76,6 +83,8 @@ impl Supervisor {
             readiness,
             stop,
             live: HashMap::new(),
+            suspects: Suspects::default(),
+            death: None,
             interrupts: FuturesUnordered::new(),
             link: None,
             model: None,
@@ -104,10 +113,13 @@ impl Supervisor {
                 },
                 frame = receive(self.link.as_mut()) => match frame {
                     Some(Ok(frame)) => self.handle(frame),
-                    Some(Err(error)) if !error.is_closed() => self.worker_died(&error.to_string()),
-                    Some(Err(_)) | None => self.worker_died("the worker's socket closed"),
+                    Some(Err(error)) if !error.is_closed() => self.worker_failed(error.to_string()),
+                    Some(Err(_)) | None => self.worker_ended(),
                 },
                 () = tokio::time::sleep_until(timer) => self.on_timer(),
+            }
+            if let Some(death) = self.death.take() {
+                self.bury(death).await;
             }
             self.publish_gauges();
         }
@@ -147,7 +159,7 @@ impl Supervisor {
         match &mut self.link {
             None if now >= self.restart_at => self.start_worker(),
             Some(link) if now >= link.heard_at + silence_max => {
-                self.worker_died(&format!(
+                self.worker_failed(format!(
                     "the worker was silent for {} s and is taken for hung",
                     silence_max.as_secs()
                 ));
@@ -174,7 +186,7 @@ impl Supervisor {
                 worker.queue_max = u32::try_from(self.config.live_max()).unwrap_or(u32::MAX);
                 self.send(ToWorker::Configure(Box::new(worker)));
             }
-            Err(error) => self.worker_died(&format!("the worker cannot be started: {error}")),
+            Err(error) => self.worker_failed(format!("the worker cannot be started: {error}")),
         }
     }
 
@@ -191,7 +203,7 @@ impl Supervisor {
             FromWorker::Ready(model) => self.on_ready(*model),
             FromWorker::LoadFailed { reason } => {
                 self.refuse(reason.clone());
-                self.worker_died(&format!("the model cannot be loaded: {reason}"));
+                self.worker_failed(format!("the model cannot be loaded: {reason}"));
             }
             FromWorker::Step { events, stats } => self.on_step(events, stats),
             FromWorker::Pong(_) => {}
@@ -215,26 +227,15 @@ impl Supervisor {
         };
         self.model = Some(model);
         self.readiness.send_replace(Readiness::Ready(Arc::new(ServedModels { models: vec![served] })));
-        let mut ids: Vec<WorkerId> = self.live.keys().copied().collect();
-        ids.sort_unstable(); // The order of arrival stays the order of service.
-        if !ids.is_empty() {
-            tracing::info!(requests = ids.len(), "handing live requests to the new worker");
+        if !self.live.is_empty() {
+            tracing::info!(requests = self.live.len(), "handing live requests to the new worker");
         }
-        for id in ids {
-            self.metrics.resubmitted.inc();
-            self.submit(id);
-        }
-    }
-
-    fn submit(&mut self, id: WorkerId) {
-        if let Some(submit) = self.live.get(&id).map(Live::submit) {
-            self.send(ToWorker::Submit(Box::new(submit)));
-        }
+        self.hand_over();
     }
 
     fn send(&mut self, frame: ToWorker) {
         if self.link.as_ref().is_some_and(|link| link.send(frame).is_err()) {
-            self.worker_died("the worker does not read its socket and is taken for hung");
+            self.worker_failed("the worker does not read its socket and is taken for hung".into());
         }
     }
 
@@ -254,13 +255,13 @@ impl Supervisor {
         let id = live.id();
         self.interrupts.push(Box::pin(live.interrupted()));
         self.live.insert(id, *live);
-        if self.is_ready() {
+        if self.is_ready() && self.suspects.is_empty() {
             self.submit(id);
         }
     }
 
     fn interrupt(&mut self, id: WorkerId, interrupt: Interrupt) {
-        let Some(live) = self.live.remove(&id) else { return };
+        let Some(live) = self.remove(id) else { return };
         match interrupt {
             Interrupt::Cancelled => self.metrics.cancelled.inc(),
             Interrupt::Deadline => self.metrics.timed_out.inc(),
@@ -284,11 +285,13 @@ impl Supervisor {
             // Events of a request that was just cancelled still arrive: they are of nobody.
             let Some(live) = self.live.get_mut(&id) else { continue };
             match event {
+                Event::Prepared => self.reached(id, Stage::Queued),
                 Event::Admitted { prompt_tokens, cached_tokens, trimmed_messages, starts_in_reasoning } => {
                     let model = self.model.as_ref();
                     if live.admitted(model, prompt_tokens, cached_tokens, trimmed_messages, starts_in_reasoning) {
                         self.metrics.prompt.inc_by(prompt_tokens.into());
                     }
+                    self.reached(id, Stage::Running);
                 }
                 Event::Token { token, bytes, logprob } => {
                     self.metrics.generated.inc();
@@ -301,10 +304,13 @@ impl Supervisor {
                         }
                         None => unadmitted = true,
                     }
+                    if self.suspects.remove(id) {
+                        self.hand_over();
+                    }
                 }
                 Event::Finished(reason) => self.finish(id, reason),
                 Event::Refused(refusal) => {
-                    if let Some(live) = self.live.remove(&id) {
+                    if let Some(live) = self.remove(id) {
                         live.fail(refused(refusal));
                     }
                 }
@@ -316,12 +322,12 @@ impl Supervisor {
             }
         }
         if unadmitted {
-            self.worker_died("the worker sent a token before it admitted the request");
+            self.worker_failed("the worker sent a token before it admitted the request".into());
         }
     }
 
     fn finish(&mut self, id: WorkerId, reason: FinishReason) {
-        if let Some(live) = self.live.remove(&id) {
+        if let Some(live) = self.remove(id) {
             live.finish(reason);
         }
     }
@@ -335,6 +341,7 @@ impl Supervisor {
         if stats.decode_tokens + stats.prefill_tokens > 0 {
             metrics.batch.observe(f64::from(stats.decode_tokens) + f64::from(stats.prefill_tokens));
             metrics.step.observe(f64::from(stats.step_us) / 1e6);
+            metrics.decode.inc_by(f64::from(stats.decode_us) / 1e6);
         }
         let new = |now: u64, before: u64| now.saturating_sub(before);
         metrics.prefix_cache_hits.inc_by(new(stats.cache_hit_tokens_total, self.totals.cache_hit_tokens_total));
