@@ -19,7 +19,7 @@ use std::{
 pub(crate) use self::{
     problem::{Origin, Problems},
     schema::{Change, Field, Reload},
-    sections::{Engine, EngineKind, Log, LogFormat, Repack, ScriptedText, Server},
+    sections::{Engine, EngineKind, Log, LogFormat, Repack, ScriptedText, Server, SessionPolicy},
     source::Override,
 };
 use self::{

@@ -8,14 +8,14 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
-use server::Settings;
+use server::{SessionPolicy, Settings};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
 
 use crate::{
-    config::{Config, Inputs, Reload},
+    config::{self, Config, Inputs, Reload},
     logging::LogHandle,
 };
 
@@ -43,7 +43,7 @@ impl Reloads {
 
 /// The server's settings in a configuration.
 pub(crate) fn settings(config: &Config) -> Settings {
-    let (server, jobs) = (&config.server, &config.jobs);
+    let (server, auth, jobs) = (&config.server, &config.auth, &config.jobs);
     Settings {
         allowed_origins: server.allowed_origins.iter().map(|origin| origin.as_str().to_owned()).collect(),
         connections_max: server.connections_max,
@@ -57,6 +57,15 @@ pub(crate) fn settings(config: &Config) -> Settings {
         frame_bytes_max: server.frame_bytes_max.bytes(),
         message_bytes_max: server.message_bytes_max.bytes(),
         request_timeout: server.request_timeout,
+        token_expiry_warning: auth.token_expiry_warning,
+        token_expiry_grace: auth.token_expiry_grace,
+        max_sessions_per_user: auth.max_sessions_per_user,
+        session_policy: match auth.session_policy {
+            config::SessionPolicy::Refuse => SessionPolicy::Refuse,
+            config::SessionPolicy::ReplaceOldest => SessionPolicy::ReplaceOldest,
+        },
+        session_idle_timeout: auth.session_idle_timeout,
+        session_lifetime: auth.session_lifetime,
         sessions_per_connection_max: server.sessions_per_connection_max,
         history_messages_max: server.history_messages_max,
         history_bytes_max: server.history_bytes_max.bytes(),

@@ -25,4 +25,4 @@ pub use app::App;
 pub use connections::Connections;
 pub use metrics::Metrics;
 pub use responses::ResponseStore;
-pub use settings::Settings;
+pub use settings::{SessionPolicy, Settings};

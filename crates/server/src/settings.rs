@@ -1,7 +1,16 @@
 //! Limits and deadlines that can change while the node runs. Each has a key of the same name in the configuration
-//! file's section `server` or `jobs`, and a counter `llm_node_limit_hits_total{limit}` for when it is hit.
+//! file's section `server`, `auth` or `jobs`, and a counter `llm_node_limit_hits_total{limit}` for when it is hit.
 
 use std::time::Duration;
+
+/// What becomes of a session over [`Settings::max_sessions_per_user`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionPolicy {
+    /// It is refused.
+    Refuse,
+    /// The session that was opened first is ended.
+    ReplaceOldest,
+}
 
 /// Live settings; read through [`crate::App::settings`] each time they are needed.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +39,18 @@ pub struct Settings {
     pub message_bytes_max: usize,
     /// Time for one answer, queueing included.
     pub request_timeout: Duration,
+    /// How long before its token expires a socket is warned.
+    pub token_expiry_warning: Duration,
+    /// How long a socket stays open after its token's validity, for a refresh.
+    pub token_expiry_grace: Duration,
+    /// Sessions that one subject may have open.
+    pub max_sessions_per_user: usize,
+    /// What becomes of one more.
+    pub session_policy: SessionPolicy,
+    /// Time without a request or an answer after which a session is ended.
+    pub session_idle_timeout: Duration,
+    /// Age at which a session is ended.
+    pub session_lifetime: Duration,
     /// Sessions that one native connection may hold.
     pub sessions_per_connection_max: usize,
     /// Messages that a native session keeps as history.
@@ -64,6 +85,12 @@ impl Default for Settings {
             frame_bytes_max: MIB,
             message_bytes_max: 4 * MIB,
             request_timeout: Duration::from_secs(600),
+            token_expiry_warning: Duration::from_secs(60),
+            token_expiry_grace: Duration::from_secs(10),
+            max_sessions_per_user: 1024,
+            session_policy: SessionPolicy::Refuse,
+            session_idle_timeout: Duration::from_secs(3600),
+            session_lifetime: Duration::from_secs(24 * 3600),
             sessions_per_connection_max: 16,
             history_messages_max: 512,
             history_bytes_max: MIB,

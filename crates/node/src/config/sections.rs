@@ -24,6 +24,16 @@ section! {
     }
 }
 
+choice! {
+    /// What becomes of a session over `auth.max_sessions_per_user`.
+    SessionPolicy {
+        /// It is refused.
+        Refuse = "refuse",
+        /// The oldest one is ended.
+        ReplaceOldest = "replace_oldest",
+    }
+}
+
 section! {
     /// Who may use the node.
     Auth as "auth" {
@@ -35,6 +45,20 @@ section! {
         restart jwt_secret: Option<Secret> = None;
         /// How long a token is valid when its issue does not say.
         restart token_expiry: Duration = Duration::from_secs(24 * 3600), Duration::from_secs(1)..=Duration::from_secs(366 * 24 * 3600);
+        /// How long before its token expires an open socket is warned (`token_expiring`), so that it can refresh.
+        live token_expiry_warning: Duration = Duration::from_secs(60), Duration::from_secs(0)..=Duration::from_secs(24 * 3600);
+        /// How long a socket whose token is no longer valid stays open for a refresh: what runs goes on, nothing new
+        /// starts. Then it is closed with 4401.
+        live token_expiry_grace: Duration = Duration::from_secs(10), Duration::from_secs(0)..=Duration::from_secs(3600);
+        /// Sessions that one subject may have open, over all its connections: native sessions, and Responses WebSockets.
+        /// Not applied where `enabled = false`: there are no users to tell apart.
+        live max_sessions_per_user: usize = 1024, 1..=1_000_000;
+        /// What becomes of one session more: `refuse` refuses it, `replace_oldest` ends the one that was opened first.
+        live session_policy: SessionPolicy = SessionPolicy::Refuse;
+        /// A session on which nothing was asked or answered for so long is ended.
+        live session_idle_timeout: Duration = Duration::from_secs(3600), Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 3600);
+        /// A session is ended at this age, however busy it is; the answer that runs is finished first.
+        live session_lifetime: Duration = Duration::from_secs(24 * 3600), Duration::from_secs(1)..=Duration::from_secs(366 * 24 * 3600);
     }
 }
 
