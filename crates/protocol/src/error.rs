@@ -56,12 +56,32 @@ codes! {
     InvalidToken = "INVALID_TOKEN", 401, Client;
     /// The token was valid and is no longer.
     TokenExpired = "TOKEN_EXPIRED", 401, Client;
+    /// The token was revoked by the node's operator.
+    TokenRevoked = "TOKEN_REVOKED", 401, Client;
     /// The message signature does not verify.
     InvalidSignature = "INVALID_SIGNATURE", 401, Client;
+    /// This message must be signed and is not.
+    SignatureRequired = "SIGNATURE_REQUIRED", 401, Client;
+    /// The signature is good and was seen before, or is too old to know.
+    ReplayedMessage = "REPLAYED_MESSAGE", 401, Client;
+    /// A signed message came after one with a higher sequence number.
+    SequenceOutOfOrder = "SEQUENCE_OUT_OF_ORDER", 401, Client;
+    /// The key is none of the speaker's.
+    UnknownKey = "UNKNOWN_KEY", 401, Client;
+    /// The key is one that anybody can sign with (of small order).
+    WeakKey = "WEAK_KEY", 400, Client;
+    /// A key or signature is not written in hexadecimal digits, or not in so many.
+    InvalidHexEncoding = "INVALID_HEX_ENCODING", 400, Client;
+    /// The proof of a key must be made again over the nonce that comes with this answer (RFC 9449 section 8).
+    UseDpopNonce = "USE_DPOP_NONCE", 400, Client;
+    /// The proof of a key is not one for this request (RFC 9449 section 4.3).
+    InvalidDpopProof = "INVALID_DPOP_PROOF", 400, Client;
     /// The token does not carry the right that this needs.
     PermissionDenied = "PERMISSION_DENIED", 403, Client;
     /// Too many requests, connections or streams.
     RateLimit = "RATE_LIMIT", 429, Client;
+    /// The user has as many sessions open as allowed.
+    SessionLimit = "SESSION_LIMIT", 429, Client;
     /// The session is unknown on this connection.
     SessionNotFound = "SESSION_NOT_FOUND", 404, Client;
     /// The session was open and is no longer.
@@ -110,6 +130,8 @@ codes! {
     Timeout = "TIMEOUT", 504, Backend;
     /// The node is shutting down and takes no new work.
     ShuttingDown = "SHUTTING_DOWN", 503, Us;
+    /// The node cannot record usage (a full disk), so it answers nothing.
+    StorageUnavailable = "STORAGE_UNAVAILABLE", 503, Us;
     /// This node does not serve the encrypted variant.
     EncryptionNotSupported = "ENCRYPTION_NOT_SUPPORTED", 400, Client;
     /// Something broke in the node; the log has the detail under the request id.
@@ -123,10 +145,12 @@ impl ErrorCode {
         matches!(
             self,
             Self::RateLimit
+                | Self::SessionLimit
                 | Self::ModelUnavailable
                 | Self::CircuitOpen
                 | Self::Timeout
                 | Self::ShuttingDown
+                | Self::StorageUnavailable
                 | Self::StreamInProgress
         )
     }
