@@ -75,6 +75,10 @@ id! {
     RequestId
 }
 id! {
+    /// One receipt. Made by the node when a request is admitted.
+    ReceiptId
+}
+id! {
     /// A conversation on a connection. Client-chosen on the native protocol: it names, it never proves.
     SessionId
 }

@@ -11,6 +11,7 @@ pub mod json;
 pub mod native;
 pub mod native_http;
 pub mod openai;
+pub mod receipt;
 
 pub use error::{ApiError, Blame, ErrorCode};
-pub use ids::{InvalidId, JobId, RequestId, SessionId, Subject, TenantId};
+pub use ids::{InvalidId, JobId, ReceiptId, RequestId, SessionId, Subject, TenantId};
