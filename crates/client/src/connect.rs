@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async_with_config,
+    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
     tungstenite::{
         self,
         client::IntoClientRequest,
@@ -13,7 +13,40 @@ use tokio_tungstenite::{
 };
 use url::Url;
 
-use crate::error::ClientError;
+use crate::{
+    error::ClientError,
+    tls::{Tls, Trust},
+};
+
+/// How to connect. Made by [`Default`] and refined by its methods.
+#[derive(Clone, Default)]
+pub struct ConnectOptions {
+    pub(crate) token: Option<String>,
+    pub(crate) tls: Option<Tls>,
+}
+
+impl std::fmt::Debug for ConnectOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let has_token = self.token.is_some();
+        f.debug_struct("ConnectOptions").field("has_token", &has_token).field("tls", &self.tls).finish()
+    }
+}
+
+impl ConnectOptions {
+    /// Shows this token in the handshake.
+    #[must_use]
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// Connects to `https` and `wss` addresses like this. Without it, the public authorities are trusted.
+    #[must_use]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+}
 
 /// Longest wait for a connection, TLS and the handshake together.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -62,17 +95,19 @@ fn handshake(url: &Url, token: Option<&str>) -> Result<Request<()>, ClientError>
     Ok(request)
 }
 
-pub(crate) async fn connect(url: &str, token: Option<&str>) -> Result<Socket, ClientError> {
+pub(crate) async fn connect(url: &str, options: &ConnectOptions) -> Result<Socket, ClientError> {
     let url = native_url(url)?;
-    let request = handshake(&url, token)?;
-    if url.scheme() == "wss" {
-        // rustls wants one provider for the process; an error says that the application has already chosen.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    }
+    let request = handshake(&url, options.token.as_deref())?;
+    let connector = if url.scheme() == "wss" {
+        let tls = options.tls.clone().map_or_else(|| Tls::new(Trust::PublicAuthorities, None), Ok)?;
+        tls.connector()
+    } else {
+        Connector::Plain
+    };
     let config =
         WebSocketConfig::default().max_message_size(Some(MESSAGE_BYTES_MAX)).max_frame_size(Some(MESSAGE_BYTES_MAX));
     // Nagle's delay would hold back a cancel behind the prompt before it.
-    let connecting = connect_async_with_config(request, Some(config), true);
+    let connecting = connect_async_tls_with_config(request, Some(config), true, Some(connector));
     match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(Ok((socket, _response))) => Ok(socket),
         Ok(Err(error)) => Err(connect_error(&url, error)),

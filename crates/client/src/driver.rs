@@ -15,7 +15,7 @@ use tokio::{
 use tokio_tungstenite::tungstenite::{self, Message as Frame};
 
 use crate::{
-    connect::{self, Socket},
+    connect::{self, ConnectOptions, Socket},
     error::ClientError,
     message::{ClientMessage, Envelope, ServerMessage},
     session::{Session, SessionOptions},
@@ -75,7 +75,16 @@ impl Client {
     /// # Errors
     /// [`ClientError::Refused`] when the node says no (a bad token), otherwise what failed on the way there.
     pub async fn connect(url: &str, token: Option<&str>) -> Result<Self, ClientError> {
-        Ok(Self::drive(connect::connect(url, token).await?))
+        let options = ConnectOptions { token: token.map(str::to_owned), ..ConnectOptions::default() };
+        Self::connect_with(url, &options).await
+    }
+
+    /// As [`Self::connect`], with certificates of one's own.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn connect_with(url: &str, options: &ConnectOptions) -> Result<Self, ClientError> {
+        Ok(Self::drive(connect::connect(url, options).await?))
     }
 
     fn drive(socket: Socket) -> Self {

@@ -16,6 +16,9 @@ pub enum ClientError {
     /// The token cannot be an HTTP header's value. It is not repeated here.
     #[error("the token has characters that no token has; was it copied completely?")]
     InvalidToken,
+    /// Certificates or keys that were given cannot be used.
+    #[error("the TLS settings cannot be used: {0}")]
+    InvalidTls(String),
     /// No connection came to be.
     #[error("no connection to {url}: {reason}")]
     Connect {

@@ -28,11 +28,13 @@ mod driver;
 mod error;
 mod message;
 mod session;
+mod tls;
 
 pub use answer::{Answer, AnswerEnd, AnswerEvent};
-pub use connect::{CONNECT_TIMEOUT, MESSAGE_BYTES_MAX, NATIVE_PATH};
+pub use connect::{CONNECT_TIMEOUT, ConnectOptions, MESSAGE_BYTES_MAX, NATIVE_PATH};
 pub use driver::{Client, KEEPALIVE_INTERVAL, REPLY_TIMEOUT, REQUESTS_PENDING_MAX, SILENCE_MAX};
 pub use error::{ClientError, NodeError};
 pub use message::Usage;
 pub use protocol::inference::{Message, Role};
 pub use session::{PromptOptions, Session, SessionOptions};
+pub use tls::{Identity, Tls, Trust};
