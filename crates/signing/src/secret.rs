@@ -1,0 +1,98 @@
+//! Secret keys, and whoever else can sign.
+
+use std::fmt;
+
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use pkcs8::{
+    EncryptedPrivateKeyInfoRef, PrivateKeyInfoRef, SecretDocument,
+    der::pem::{LineEnding, PemLabel},
+};
+use zeroize::Zeroizing;
+
+use crate::{KeyError, PublicKey, Signature};
+
+/// Why nothing was signed: the key is elsewhere (a token, a service) and that failed. What it said, for the log.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("signing failed: {0}")]
+pub struct SignError(pub String);
+
+/// Who can sign by one key, in memory or in a hardware token.
+pub trait Signer: Send + Sync {
+    /// The key that verifies what this signs.
+    fn public_key(&self) -> PublicKey;
+
+    /// Signs `message` (pure Ed25519, RFC 8032 section 5.1.6).
+    ///
+    /// # Errors
+    /// [`SignError`] when the key is not in memory and its keeper fails.
+    fn sign(&self, message: &[u8]) -> Result<Signature, SignError>;
+}
+
+/// An Ed25519 secret key in memory. The library clears its memory when it is dropped; `Debug` shows nothing.
+pub struct SecretKey {
+    pair: Ed25519KeyPair,
+    public: PublicKey,
+}
+
+impl SecretKey {
+    /// A new key from the system's random source.
+    ///
+    /// # Errors
+    /// [`KeyError::Random`].
+    pub fn generate() -> Result<Self, KeyError> {
+        Self::new(Ed25519KeyPair::generate().map_err(|_| KeyError::Random)?)
+    }
+
+    /// The key of a seed (RFC 8032 section 5.1.5).
+    ///
+    /// # Errors
+    /// None that is known: every seed makes a key.
+    pub fn from_seed(seed: &[u8; 32]) -> Result<Self, KeyError> {
+        Self::new(Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| KeyError::Length)?)
+    }
+
+    /// From a PEM file `PRIVATE KEY`: PKCS#8 of version 1 or 2, as `openssl genpkey -algorithm ed25519` writes it.
+    ///
+    /// # Errors
+    /// [`KeyError::Pem`]; [`KeyError::Encrypted`] when it needs a passphrase.
+    pub fn from_pkcs8_pem(pem: &str) -> Result<Self, KeyError> {
+        let (label, document) = SecretDocument::from_pem(pem.trim()).map_err(|_| KeyError::Pem)?;
+        if EncryptedPrivateKeyInfoRef::validate_pem_label(label).is_ok() {
+            return Err(KeyError::Encrypted);
+        }
+        PrivateKeyInfoRef::validate_pem_label(label).map_err(|_| KeyError::Pem)?;
+        Self::new(Ed25519KeyPair::from_pkcs8(document.as_bytes()).map_err(|_| KeyError::Pem)?)
+    }
+
+    /// A PEM file `PRIVATE KEY`, PKCS#8 of version 1, which OpenSSL reads. The text clears itself when dropped.
+    ///
+    /// # Errors
+    /// [`KeyError::Pem`] when memory runs out.
+    pub fn to_pkcs8_pem(&self) -> Result<Zeroizing<String>, KeyError> {
+        let der = self.pair.to_pkcs8v1().map_err(|_| KeyError::Pem)?;
+        let document = SecretDocument::try_from(der.as_ref()).map_err(|_| KeyError::Pem)?;
+        document.to_pem(PrivateKeyInfoRef::PEM_LABEL, LineEnding::LF).map_err(|_| KeyError::Pem)
+    }
+
+    fn new(pair: Ed25519KeyPair) -> Result<Self, KeyError> {
+        let public = PublicKey::from_bytes(pair.public_key().as_ref())?;
+        Ok(Self { pair, public })
+    }
+}
+
+impl Signer for SecretKey {
+    fn public_key(&self) -> PublicKey {
+        self.public
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Signature, SignError> {
+        let signature = self.pair.try_sign(message).map_err(|_| SignError("the library refused".to_owned()))?;
+        Signature::from_bytes(signature.as_ref()).map_err(|error| SignError(error.to_string()))
+    }
+}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretKey(…)")
+    }
+}
