@@ -11,12 +11,14 @@ mod request;
 mod scalar;
 mod server;
 mod shape;
+mod signed;
 #[cfg(test)]
 mod tests;
 
 pub use parse::{Rejected, parse};
 pub use request::{BearerToken, ClientMessage, Envelope, MessageId, PromptMessage};
 pub use server::{ErrorFrame, ServerMessage, StreamChunk, StreamEnd, StreamEndReason, UsageFrame};
+pub use signed::SignedMessage;
 
 /// Longest `id` that is echoed, in bytes. Every chunk of an answer repeats it.
 pub const MESSAGE_ID_BYTES_MAX: usize = 256;

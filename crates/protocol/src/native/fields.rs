@@ -60,6 +60,10 @@ fields! {
     RepeatPenalty = "repeat_penalty" | "repeatPenalty";
     FrequencyPenalty = "frequency_penalty" | "frequencyPenalty";
     PresencePenalty = "presence_penalty" | "presencePenalty";
+    Seq = "seq";
+    Payload = "payload";
+    Signature = "signature";
+    KeyId = "key_id" | "keyId";
 }
 
 /// What is known of one JSON object.

@@ -3,12 +3,13 @@ use super::{
     fields::{Field, Fields},
     request::{BearerToken, ClientMessage, Envelope, MessageId, PromptMessage},
     scalar::{Scalar, decimal},
+    signed,
 };
 use crate::{ApiError, ErrorCode, JobId, SessionId, inference::Sampling};
 
 /// Every type that [`parse`] knows, for the error that says so.
 const TYPES: &str = "auth, session_init, session_resume, session_end, prompt, inference, stream_cancel, token_refresh, \
-                     ping";
+                     ping, signed";
 /// Messages of the encrypted variant begin with this.
 const ENCRYPTED: &str = "encrypted_";
 
@@ -92,6 +93,7 @@ fn message(fields: &mut Fields) -> Result<ClientMessage, ApiError> {
         "stream_cancel" => Ok(ClientMessage::StreamCancel { session_id: session_id(fields)? }),
         "token_refresh" => Ok(ClientMessage::TokenRefresh { session_id: session_id(fields)?, token: token(fields)? }),
         "ping" => Ok(ClientMessage::Ping),
+        "signed" => Ok(ClientMessage::Signed(Box::new(signed::read(fields)?))),
         kind if kind.starts_with(ENCRYPTED) => Err(ApiError::new(
             ErrorCode::EncryptionNotSupported,
             "This node does not serve the encrypted variant. Send session_init and prompt over TLS.",
@@ -149,7 +151,7 @@ fn missing(name: &str) -> ApiError {
     ApiError::invalid(name, format!("{name} is missing."))
 }
 
-fn required<T>(value: Option<T>, field: Field) -> Result<T, ApiError> {
+pub(super) fn required<T>(value: Option<T>, field: Field) -> Result<T, ApiError> {
     value.ok_or_else(|| missing(field.name()))
 }
 

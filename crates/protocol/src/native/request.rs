@@ -3,6 +3,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Number;
 
+use super::SignedMessage;
 use crate::{
     JobId, SessionId,
     inference::{Message, Sampling},
@@ -95,6 +96,85 @@ pub enum ClientMessage {
     },
     /// Asks for a sign of life.
     Ping,
+    /// Any of the others, signed.
+    Signed(Box<SignedMessage>),
+}
+
+impl ClientMessage {
+    /// Every `type` that a client may send; `inference` is another word for `prompt`.
+    pub const KINDS: &'static [&'static str] = &[
+        "auth",
+        "session_init",
+        "session_resume",
+        "session_end",
+        "prompt",
+        "inference",
+        "stream_cancel",
+        "token_refresh",
+        "ping",
+        "signed",
+    ];
+
+    /// The `type` of this message, one of [`Self::KINDS`].
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Auth { .. } => "auth",
+            Self::SessionInit { .. } => "session_init",
+            Self::SessionResume { .. } => "session_resume",
+            Self::SessionEnd { .. } => "session_end",
+            Self::Prompt(_) => "prompt",
+            Self::StreamCancel { .. } => "stream_cancel",
+            Self::TokenRefresh { .. } => "token_refresh",
+            Self::Ping => "ping",
+            Self::Signed(_) => "signed",
+        }
+    }
+}
+
+impl ClientMessage {
+    /// The session that it names.
+    #[must_use]
+    pub fn session_id(&self) -> Option<&SessionId> {
+        match self {
+            Self::SessionInit { session_id, .. }
+            | Self::SessionResume { session_id, .. }
+            | Self::SessionEnd { session_id } => Some(session_id),
+            Self::StreamCancel { session_id } | Self::TokenRefresh { session_id, .. } => session_id.as_ref(),
+            Self::Prompt(prompt) => prompt.session_id.as_ref(),
+            Self::Signed(signed) => Some(&signed.session_id),
+            Self::Auth { .. } | Self::Ping => None,
+        }
+    }
+
+    /// The token that it brings.
+    #[must_use]
+    pub fn token(&self) -> Option<&BearerToken> {
+        match self {
+            Self::Auth { token } => Some(token),
+            Self::SessionInit { token, .. } | Self::SessionResume { token, .. } | Self::TokenRefresh { token, .. } => {
+                token.as_ref()
+            }
+            Self::SessionEnd { .. } | Self::Prompt(_) | Self::StreamCancel { .. } | Self::Ping | Self::Signed(_) => {
+                None
+            }
+        }
+    }
+
+    /// This message about `session`, where it names none and would be about one or about all.
+    #[must_use]
+    pub fn about(mut self, session: SessionId) -> Self {
+        match &mut self {
+            Self::Prompt(prompt) => {
+                prompt.session_id.get_or_insert(session);
+            }
+            Self::StreamCancel { session_id } => {
+                session_id.get_or_insert(session);
+            }
+            _ => {}
+        }
+        self
+    }
 }
 
 /// A prompt, flat or under `request`.

@@ -21,6 +21,10 @@ pub enum ServerMessage<'a> {
         server_time: u64,
         /// A token must come before anything else.
         auth_required: bool,
+        /// 64 hexadecimal digits that signatures on this connection cover, and on no other.
+        nonce: &'a str,
+        /// Signed messages only (`signature.required`).
+        signature_required: bool,
     },
     /// The token was accepted.
     AuthAck {
@@ -121,6 +125,22 @@ pub enum ServerMessage<'a> {
         session_id: Option<&'a SessionId>,
         /// The request's.
         id: Option<&'a MessageId>,
+    },
+    /// The connection's token ends soon, or has just ended: a `token_refresh` keeps the connection.
+    TokenExpiring {
+        /// When it ends, seconds since the epoch.
+        expires_at: u64,
+        /// When the connection is closed without a fresh one, seconds since the epoch.
+        closes_at: u64,
+    },
+    /// The node ended a session that the client did not end. Not a reply.
+    SessionEnded {
+        /// The session.
+        session_id: &'a SessionId,
+        /// `operator`, `replaced`, `resumed`, `idle_timeout` or `lifetime`.
+        reason: &'a str,
+        /// For people.
+        message: &'a str,
     },
     /// A sign of life.
     Pong {

@@ -114,8 +114,18 @@ fn everything_else() {
     let session = SessionId::new("s").expect("an id");
     let job = JobId::new("954").expect("an id");
     check(
-        &ServerMessage::Connected { version: "1.2.3", model: None, server_time: 5, auth_required: true },
-        json!({ "type": "connected", "version": "1.2.3", "model": null, "server_time": 5, "auth_required": true }),
+        &ServerMessage::Connected {
+            version: "1.2.3",
+            model: None,
+            server_time: 5,
+            auth_required: true,
+            nonce: "00ff",
+            signature_required: false,
+        },
+        json!({
+            "type": "connected", "version": "1.2.3", "model": null, "server_time": 5, "auth_required": true,
+            "nonce": "00ff", "signature_required": false,
+        }),
     );
     check(
         &ServerMessage::AuthAck { status, expires_at: Some(9), id },

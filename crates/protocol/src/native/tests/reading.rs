@@ -4,7 +4,7 @@ use serde_json::{Number, json};
 use crate::{
     ErrorCode, JobId, SessionId,
     inference::{Message, Role, Sampling},
-    native::{BearerToken, ClientMessage, MessageId, PromptMessage, Rejected, parse},
+    native::{BearerToken, ClientMessage, Envelope, MessageId, PromptMessage, Rejected, SignedMessage, parse},
 };
 
 fn session(id: &str) -> SessionId {
@@ -42,7 +42,19 @@ fn what_cannot_be_acted_on_gets_its_code_and_names_the_field() {
     check(r#"{"type":null}"#, InvalidRequest, Some("type"));
     check(r#"{"type":7}"#, InvalidRequest, Some("type"));
     check(r#"{"type":"PING"}"#, InvalidRequest, Some("type"));
-    check(r#"{"type":"signed"}"#, InvalidRequest, Some("type"));
+    let signed = |members: &str| format!(r#"{{"type":"signed",{members}"request":{{"session_id":"t","seq":9}}}}"#);
+    check(&signed(""), InvalidRequest, Some("session_id"));
+    check(&signed(r#""session_id":"s","#), InvalidRequest, Some("seq"));
+    for seq in ["-1", "1.5", "\"x\"", "18446744073709551616", "[1]"] {
+        check(&signed(&format!(r#""session_id":"s","seq":{seq},"#)), InvalidRequest, Some("seq"));
+    }
+    check(&signed(r#""session_id":"s","seq":1,"#), InvalidRequest, Some("payload"));
+    check(&signed(r#""session_id":"s","seq":1,"payload":{"type":"ping"},"#), InvalidRequest, Some("payload"));
+    check(&signed(r#""session_id":"s","seq":1,"payload":"{}","#), InvalidRequest, Some("signature"));
+    let key = r#""session_id":"s","seq":1,"payload":"{}","signature":"00","key_id":7,"#;
+    check(&signed(key), InvalidRequest, Some("key_id"));
+    let twice = r#""session_id":"s","seq":1,"payload":"{}","payload":"{ }","signature":"00","#;
+    check(&signed(twice), InvalidRequest, Some("payload"));
     check(r#"{"type":"encrypted_session_init","payload":{}}"#, EncryptionNotSupported, None);
     check(r#"{"type":"encrypted_message"}"#, EncryptionNotSupported, None);
 
@@ -309,6 +321,23 @@ fn prompts_in_every_spelling() {
 }
 
 #[test]
+fn a_signed_message_is_its_payload_as_sent() {
+    let payload = r#"{"type":"ping", "id":1}"#;
+    let text = json!({ "type": "signed", "session_id": 7, "seq": 12, "payload": payload, "signature": "ab", "id": "x" });
+    let Envelope { id, message } = parse(&text.to_string()).expect("reads");
+    assert_eq!(id, Some(MessageId::Text("x".into())));
+    let ClientMessage::Signed(signed) = message else { panic!("signed") };
+    let expected = SignedMessage {
+        session_id: session("7"),
+        seq: 12,
+        payload: payload.into(),
+        signature: "ab".into(),
+        key_id: None,
+    };
+    assert_eq!(*signed, expected);
+}
+
+#[test]
 fn nesting_and_breadth_are_skipped_and_not_built() {
     let deep = "[".repeat(200_000) + &"]".repeat(200_000);
     let objects = "{\"a\":".repeat(200_000) + "1" + &"}".repeat(200_000);
@@ -331,6 +360,8 @@ fn nesting_and_breadth_are_skipped_and_not_built() {
 fn debug_output_holds_no_content() {
     let text = r#"{"type":"prompt","session_id":"s","prompt":"SECRET","stop":["SECRET"],
         "conversation_context":[{"role":"user","content":"SECRET"}]}"#;
+    assert!(!format!("{:?}", parse(text)).contains("SECRET"));
+    let text = r#"{"type":"signed","session_id":"s","seq":1,"payload":"SECRET","signature":"SECRET"}"#;
     assert!(!format!("{:?}", parse(text)).contains("SECRET"));
     let text = r#"{"type":"session_init","session_id":"s","token":"SECRET"}"#;
     assert!(!format!("{:?}", parse(text)).contains("SECRET"));
@@ -363,7 +394,7 @@ proptest! {
 
     #[test]
     fn any_fields_are_answered(
-        kind in "prompt|inference|session_init|session_resume|session_end|stream_cancel|token_refresh|auth|ping",
+        kind in "prompt|inference|session_init|session_resume|session_end|stream_cancel|token_refresh|auth|ping|signed",
         fields in prop::collection::hash_map(
             "session_id|jobId|prompt|content|request|stop|conversation_context|max_tokens|temperature|stream|message_index|token",
             any_json(), 0..6),
