@@ -74,6 +74,8 @@ pub struct Grant {
     pub permissions: Permissions,
     /// For how long; `None` takes the configured `auth.token_expiry`.
     pub lifetime: Option<Duration>,
+    /// RFC 7638 thumbprint of the only key that may use the token.
+    pub bound_key: Option<String>,
 }
 
 /// The claims of a verified token (RFC 9068 section 2.2). Times are Unix seconds (RFC 7519 `NumericDate`).
@@ -101,4 +103,14 @@ pub struct Claims {
     pub job_id: Option<JobId>,
     /// The rights.
     pub permissions: Permissions,
+    /// The key that the token is bound to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cnf: Option<Confirmation>,
+}
+
+/// Who may use a token: the holder of a key (RFC 7800).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmation {
+    /// RFC 7638 thumbprint (RFC 9449 section 6.1).
+    pub jkt: String,
 }

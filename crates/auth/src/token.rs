@@ -14,7 +14,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, erro
 use rand::TryRng;
 use serde::Deserialize;
 
-use crate::{Claims, Grant, JwtSecret};
+use crate::{Claims, Confirmation, Grant, JwtSecret};
 
 /// Longest token that is looked at, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 4096;
@@ -127,6 +127,7 @@ impl TokenService {
             session_id: grant.session.clone(),
             job_id: grant.job.clone(),
             permissions: grant.permissions.clone(),
+            cnf: grant.bound_key.clone().map(|jkt| Confirmation { jkt }),
         };
         let mut header = Header::new(Algorithm::HS256);
         header.typ = Some(TOKEN_TYPE.to_owned());
@@ -142,7 +143,8 @@ impl TokenService {
     ///
     /// # Errors
     /// [`TokenError`], never with a part of the token in it.
-    pub fn verify(&self, token: &str) -> Result<Claims, TokenError> {
+    #[expect(clippy::unused_async, reason = "tokens of other issuers may need their keys fetched")]
+    pub async fn verify(&self, token: &str) -> Result<Claims, TokenError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::TooLong);
         }

@@ -25,7 +25,7 @@ pub(crate) async fn token(jobs: &Jobs, tokens: &TokenService) -> Result<(String,
     let subject = Subject::new(QUICKSTART).context("a valid id")?;
     let job = usable_job(jobs, &subject).await.context("the quickstart job cannot be created")?;
     let permissions = Permissions::of([Permission::Read, Permission::Write, Permission::Execute]);
-    let grant = Grant { subject, job: Some(job.clone()), session: None, permissions, lifetime: None };
+    let grant = Grant { subject, job: Some(job.clone()), session: None, permissions, lifetime: None, bound_key: None };
     Ok((tokens.issue(&grant)?.token, job))
 }
 
@@ -40,6 +40,7 @@ async fn usable_job(jobs: &Jobs, owner: &Subject) -> Result<JobId> {
             max_tokens: MAX_TOKENS,
             created_at: jobs::now(),
             expires_at: None,
+            signature_required: false,
         };
         match jobs.create(job).await {
             Ok(()) => return Ok(id),
@@ -105,6 +106,7 @@ mod tests {
             max_tokens: 1,
             created_at: jobs::now(),
             expires_at: None,
+            signature_required: false,
         };
         jobs.create(foreign).await.expect("creates");
         assert_eq!(usable().await, "quickstart-4");

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use auth::{Grant, TOKEN_BYTES_MAX};
 use protocol::{JobId, Subject};
 
-use super::{load, token_service, with_jobs};
+use super::{load, runtime, token_service, with_jobs};
 use crate::{
     cli::{Common, Token},
     data_dir::DataDir,
@@ -18,8 +18,14 @@ pub(super) fn run(common: &Common, command: Token) -> Result<ExitCode> {
     let tokens = token_service(&config, &dir)?;
     match command {
         Token::Issue { subject, job, permissions, ttl } => {
-            let grant =
-                Grant { subject, job: Some(job), session: None, permissions, lifetime: ttl.map(Duration::from_secs) };
+            let grant = Grant {
+                subject,
+                job: Some(job),
+                session: None,
+                permissions,
+                lifetime: ttl.map(Duration::from_secs),
+                bound_key: None,
+            };
             let token = tokens.issue(&grant)?.token;
             let (subject, job) = (grant.subject, grant.job);
             if let Some(job) = job {
@@ -29,7 +35,8 @@ pub(super) fn run(common: &Common, command: Token) -> Result<ExitCode> {
         }
         Token::Inspect { token, json } => {
             let token = token.map_or_else(read_token, Ok)?;
-            let claims = tokens.verify(token.trim()).context("this node does not accept the token")?;
+            let claims =
+                runtime()?.block_on(tokens.verify(token.trim())).context("this node does not accept the token")?;
             if json {
                 output::print_json(&claims)?;
             } else {

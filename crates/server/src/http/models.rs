@@ -15,7 +15,7 @@ use super::unix_secs;
 use crate::{App, error::HttpError, request_id::bearer};
 
 pub(super) async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, HttpError> {
-    app.pipeline.authenticate(bearer(&headers))?;
+    app.pipeline.authenticate(bearer(&headers)).await?;
     let served = app.pipeline.ready()?;
     let created = serving_since(&app);
     let list: List<'_> = served.models.iter().map(|model| describe(model, created)).collect();
@@ -27,7 +27,7 @@ pub(super) async fn retrieve(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, HttpError> {
-    app.pipeline.authenticate(bearer(&headers))?;
+    app.pipeline.authenticate(bearer(&headers)).await?;
     let served = app.pipeline.ready()?;
     let model = served.require(&id)?;
     Ok(Json(describe(model, serving_since(&app))).into_response())

@@ -66,8 +66,8 @@ impl Identity {
     ///
     /// # Errors
     /// The token's own code, or `SESSION_AUTH_DENIED` when it is someone else's than the connection.
-    pub(super) fn take(&mut self, app: &App, token: &str) -> Result<Arc<Authenticated>, ApiError> {
-        let fresh = app.pipeline.authenticate(Some(token)).inspect_err(|_| self.failures += 1)?;
+    pub(super) async fn take(&mut self, app: &App, token: &str) -> Result<Arc<Authenticated>, ApiError> {
+        let fresh = app.pipeline.authenticate(Some(token)).await.inspect_err(|_| self.failures += 1)?;
         if self.who.as_ref().is_some_and(|who| who.subject() != fresh.subject()) {
             self.failures += 1;
             return Err(ApiError::new(

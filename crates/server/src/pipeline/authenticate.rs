@@ -13,6 +13,9 @@ pub struct Authenticated {
     job: Option<JobId>,
     permissions: Permissions,
     expires_at: Option<u64>,
+    jti: Option<String>,
+    issued_at: Option<u64>,
+    bound_key: Option<String>,
     anonymous: bool,
 }
 
@@ -39,6 +42,24 @@ impl Authenticated {
     #[must_use]
     pub fn expires_at(&self) -> Option<u64> {
         self.expires_at
+    }
+
+    /// The token's own id; `None` where there is no token.
+    #[must_use]
+    pub fn jti(&self) -> Option<&str> {
+        self.jti.as_deref()
+    }
+
+    /// When the token was issued (Unix seconds); `None` where there is no token.
+    #[must_use]
+    pub fn issued_at(&self) -> Option<u64> {
+        self.issued_at
+    }
+
+    /// RFC 7638 thumbprint of the key that must sign what comes with this token (RFC 7800 `cnf`), if it is bound to one.
+    #[must_use]
+    pub fn bound_key(&self) -> Option<&str> {
+        self.bound_key.as_deref()
     }
 
     /// Whether the token carries the right.
@@ -72,17 +93,24 @@ impl Authenticated {
             session: session.cloned(),
             permissions: self.permissions.clone(),
             lifetime: None,
+            bound_key: self.bound_key.clone(),
         }
     }
 }
 
-pub(super) fn authenticate(tokens: Option<&TokenService>, bearer: Option<&str>) -> Result<Authenticated, ApiError> {
+pub(super) async fn authenticate(
+    tokens: Option<&TokenService>,
+    bearer: Option<&str>,
+) -> Result<Authenticated, ApiError> {
     let Some(tokens) = tokens else {
         return Ok(Authenticated {
             subject: Subject::new(LOCAL).expect("a valid id"),
             job: None,
             permissions: Permissions::of([Permission::Read, Permission::Write, Permission::Execute]),
             expires_at: None,
+            jti: None,
+            issued_at: None,
+            bound_key: None,
             anonymous: true,
         });
     };
@@ -92,7 +120,7 @@ pub(super) fn authenticate(tokens: Option<&TokenService>, bearer: Option<&str>) 
             "No token. Send `Authorization: Bearer <token>`; the node's operator issues tokens with `llm-node token issue`.",
         ));
     };
-    let claims = tokens.verify(token).map_err(|error| {
+    let claims = tokens.verify(token).await.map_err(|error| {
         tracing::info!(reason = %error, "a token was refused");
         match error {
             TokenError::Expired => expired(),
@@ -107,6 +135,9 @@ pub(super) fn authenticate(tokens: Option<&TokenService>, bearer: Option<&str>) 
         job: claims.job_id,
         permissions: claims.permissions,
         expires_at: Some(claims.exp),
+        jti: Some(claims.jti),
+        issued_at: Some(claims.iat),
+        bound_key: claims.cnf.map(|cnf| cnf.jkt),
         anonymous: false,
     })
 }

@@ -19,7 +19,7 @@ pub(super) async fn retrieve(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, HttpError> {
-    let who = app.pipeline.authenticate(bearer(&headers))?;
+    let who = app.pipeline.authenticate(bearer(&headers)).await?;
     if !who.can(Permission::Read) {
         return Err(denied("read").into());
     }
@@ -33,7 +33,7 @@ pub(super) async fn delete(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Json<Deleted>, HttpError> {
-    let who = app.pipeline.authenticate(bearer(&headers))?;
+    let who = app.pipeline.authenticate(bearer(&headers)).await?;
     // Who may make a response may also have it forgotten.
     if !who.can(Permission::Write) && !who.can(Permission::Execute) {
         return Err(denied("write").into());
