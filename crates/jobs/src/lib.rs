@@ -10,6 +10,7 @@
 mod error;
 mod journal;
 mod metrics;
+mod receipts;
 mod reservation;
 
 use std::{
@@ -20,8 +21,8 @@ use std::{
 pub use error::JobError;
 pub use metrics::Metrics;
 use protocol::{JobId, RequestId, Subject};
-pub use reservation::{Outcome, Reservation};
-pub use store::{JobRow as Job, JobStatus, NewJobRow as NewJob, Recovered};
+pub use reservation::{Charge, Outcome, Reservation};
+pub use store::{ChainLink, JobRow as Job, JobStatus, MakeReceipt, NewJobRow as NewJob, Recovered};
 use store::{ReserveOutcome, Store, StoreError};
 
 use crate::journal::Journal;
@@ -54,7 +55,7 @@ impl Jobs {
     /// clone and the last reservation are dropped.
     #[must_use]
     pub fn new(store: Store, config: JobsConfig, metrics: Metrics) -> Self {
-        let journal = Journal::start(store.clone(), config);
+        let journal = Journal::start(store.clone(), config, metrics.clone());
         Self { store, journal, metrics }
     }
 
@@ -67,6 +68,15 @@ impl Jobs {
         let recovered = self.store.recover(now()).await?;
         self.metrics.charged_tokens.inc_by(recovered.tokens);
         Ok(recovered)
+    }
+
+    /// Why usage cannot be recorded now, as a sentence for everybody; `None` while it can.
+    #[must_use]
+    pub fn failure(&self) -> Option<&'static str> {
+        self.store.failure().map(|error| match error {
+            StoreError::Full => "the disk that holds the database is full; requests are refused until there is space",
+            _ => "the database cannot be written; requests are refused until it can",
+        })
     }
 
     /// Creates a job.
@@ -91,6 +101,14 @@ impl Jobs {
     /// When the store fails.
     pub async fn list(&self) -> Result<Vec<Job>, StoreError> {
         self.store.jobs().await
+    }
+
+    /// A subject's jobs, newest first; at most `limit`.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn of(&self, owner: &Subject, limit: u32) -> Result<Vec<Job>, StoreError> {
+        self.store.jobs_of(owner.clone(), limit).await
     }
 
     /// Closes a job: it takes no new work, running requests settle. `None`: no such job.

@@ -12,6 +12,7 @@ async fn jobs(max_tokens: u64) -> (tempfile::TempDir, Jobs) {
         max_tokens,
         created_at: now(),
         expires_at: None,
+        signature_required: false,
     };
     jobs.create(job).await.unwrap();
     (dir, jobs)
@@ -66,7 +67,8 @@ async fn settle_charges_what_was_delivered() {
     assert_eq!(reservation.tokens(), 50);
     reservation.delivered(3);
     reservation.delivered(4);
-    assert_eq!(reservation.settle(Outcome { prompt_tokens: 9, reason: "stop" }).await.unwrap(), 7);
+    let charge = reservation.settle(Outcome { prompt_tokens: 9, reason: "stop" }, None).await.unwrap();
+    assert_eq!((charge.tokens, charge.receipt), (7, None));
     eventually(&jobs, (7, 0)).await;
 }
 

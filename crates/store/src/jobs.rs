@@ -2,10 +2,12 @@
 //!
 //! The invariant `used + reserved <= max` is a CHECK of the schema: no code path can overspend a job.
 
-use protocol::{JobId, RequestId, Subject};
+use std::sync::Arc;
+
+use protocol::{JobId, RequestId, Subject, receipt::SignedReceipt};
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
-use crate::{Durability, Store, StoreError};
+use crate::{Durability, MakeReceipt, Store, StoreError, receipts};
 
 /// A job as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub struct JobRow {
     pub expires_at: Option<u64>,
     /// Unix seconds; set once it was closed.
     pub closed_at: Option<u64>,
+    /// Whether every request that it pays for must be signed.
+    pub signature_required: bool,
 }
 
 /// What can be done with a job.
@@ -93,6 +97,8 @@ pub struct NewJobRow {
     pub created_at: u64,
     /// Unix seconds.
     pub expires_at: Option<u64>,
+    /// Whether every request that it pays for must be signed.
+    pub signature_required: bool,
 }
 
 /// Names a reservation.
@@ -130,6 +136,15 @@ pub struct Settlement {
     pub settled_at: u64,
 }
 
+/// What became of a settlement.
+#[derive(Debug, Clone)]
+pub struct SettleOutcome {
+    /// False where the reservation had been settled before: nothing changed.
+    pub settled: bool,
+    /// The receipt that was issued with it.
+    pub receipt: Option<Arc<SignedReceipt>>,
+}
+
 /// Reservations that an earlier process left open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Recovered {
@@ -139,7 +154,8 @@ pub struct Recovered {
     pub tokens: u64,
 }
 
-const COLUMNS: &str = "id, owner, model, max_tokens, used_tokens, reserved_tokens, created_at, expires_at, closed_at";
+const COLUMNS: &str = "id, owner, model, max_tokens, used_tokens, reserved_tokens, created_at, expires_at, closed_at, \
+                       signature_required";
 
 impl Store {
     /// Creates a job, durably.
@@ -149,15 +165,16 @@ impl Store {
     pub async fn create_job(&self, job: NewJobRow) -> Result<(), StoreError> {
         self.run(Durability::Power, move |connection| {
             let inserted = connection.execute(
-                "INSERT INTO jobs (id, owner, model, max_tokens, created_at, expires_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (id) DO NOTHING",
+                "INSERT INTO jobs (id, owner, model, max_tokens, created_at, expires_at, signature_required)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (id) DO NOTHING",
                 params![
                     job.id.as_str(),
                     job.owner.as_str(),
                     job.model,
                     signed(job.max_tokens),
                     signed(job.created_at),
-                    job.expires_at.map(signed)
+                    job.expires_at.map(signed),
+                    job.signature_required
                 ],
             )?;
             if inserted == 0 { Err(StoreError::Exists) } else { Ok(()) }
@@ -182,6 +199,21 @@ impl Store {
             let mut statement =
                 connection.prepare(&format!("SELECT {COLUMNS} FROM jobs ORDER BY created_at DESC, id"))?;
             let rows = statement.query_map([], read)?.collect::<Result<_, _>>()?;
+            Ok(rows)
+        })
+        .await
+    }
+
+    /// A subject's jobs, newest first; at most `limit`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn jobs_of(&self, owner: Subject, limit: u32) -> Result<Vec<JobRow>, StoreError> {
+        self.run(Durability::Process, move |connection| {
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM jobs WHERE owner = ?1 ORDER BY created_at DESC, id LIMIT ?2"
+            ))?;
+            let rows = statement.query_map(params![owner.as_str(), limit], read)?.collect::<Result<_, _>>()?;
             Ok(rows)
         })
         .await
@@ -250,13 +282,17 @@ impl Store {
         .await
     }
 
-    /// Ends a reservation: charges what was delivered, gives back the rest. A reservation is settled once; a second
-    /// settlement changes nothing and says so with `false`.
+    /// Ends a reservation: charges what was delivered, gives back the rest, and issues the receipt, all in one
+    /// transaction. A reservation is settled once; a second settlement changes nothing and says so.
     ///
     /// # Errors
     /// When the database fails; the reservation stays open and is settled at the next start.
-    pub async fn settle(&self, settlement: Settlement) -> Result<bool, StoreError> {
-        self.run(Durability::Power, move |connection| settle(connection, &settlement)).await
+    pub async fn settle(
+        &self,
+        settlement: Settlement,
+        receipt: Option<MakeReceipt>,
+    ) -> Result<SettleOutcome, StoreError> {
+        self.run(Durability::Power, move |connection| settle(connection, &settlement, receipt.as_ref())).await
     }
 
     /// Settles every open reservation at what the journal says was delivered. Called once at start, before any work.
@@ -277,7 +313,8 @@ impl Store {
                     outcome: "recovered",
                     settled_at: now,
                 };
-                if settle(connection, &settlement)? {
+                // Without a receipt: what was delivered is known by its count, not by its text.
+                if settle(connection, &settlement, None)?.settled {
                     recovered.reservations += 1;
                     recovered.tokens += u64::from(delivered);
                 }
@@ -288,14 +325,18 @@ impl Store {
     }
 }
 
-fn settle(connection: &Connection, settlement: &Settlement) -> Result<bool, StoreError> {
+fn settle(
+    connection: &Connection,
+    settlement: &Settlement,
+    receipt: Option<&MakeReceipt>,
+) -> Result<SettleOutcome, StoreError> {
     let id = settlement.id.0;
     let open: Option<(String, String, i64)> = connection
         .prepare_cached("DELETE FROM reservations WHERE id = ?1 RETURNING job_id, request_id, tokens")?
         .query_row(params![id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
-    let Some((job, request, reserved)) = open else { return Ok(false) };
-    let charged = i64::from(settlement.completion_tokens).min(reserved);
+    let Some((job, request, reserved)) = open else { return Ok(SettleOutcome { settled: false, receipt: None }) };
+    let charged = settlement.completion_tokens.min(u32::try_from(reserved).unwrap_or(u32::MAX));
     connection
         .prepare_cached(
             "UPDATE jobs SET used_tokens = used_tokens + ?2, reserved_tokens = reserved_tokens - ?3 WHERE id = ?1",
@@ -311,7 +352,11 @@ fn settle(connection: &Connection, settlement: &Settlement) -> Result<bool, Stor
             ":id": id, ":job": job, ":request": request, ":prompt": settlement.prompt_tokens,
             ":charged": charged, ":outcome": settlement.outcome, ":at": signed(settlement.settled_at),
         })?;
-    Ok(true)
+    let receipt = match receipt {
+        Some(make) => receipts::issue(connection, id, &job, charged, make)?,
+        None => None,
+    };
+    Ok(SettleOutcome { settled: true, receipt })
 }
 
 fn find(connection: &Connection, id: &JobId) -> Result<Option<JobRow>, StoreError> {
@@ -340,6 +385,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<JobRow> {
         created_at: number(6)?,
         expires_at: optional(7)?,
         closed_at: optional(8)?,
+        signature_required: row.get(9)?,
     })
 }
 

@@ -39,6 +39,38 @@ const MIGRATIONS: &[&str] = &["
         settled_at        INTEGER NOT NULL
     ) STRICT;
     CREATE INDEX settlements_by_job ON settlements (job_id, settled_at);
+", "
+    -- 'change' counts enrolments and withdrawals over all keys.
+    CREATE TABLE client_keys (
+        subject      TEXT NOT NULL,
+        thumbprint   TEXT NOT NULL,
+        public_key   BLOB NOT NULL CHECK (length(public_key) = 32),
+        label        TEXT,
+        enrolled_at  INTEGER NOT NULL,
+        withdrawn_at INTEGER,
+        change       INTEGER NOT NULL UNIQUE,
+        PRIMARY KEY (subject, thumbprint)
+    ) STRICT, WITHOUT ROWID;
+
+    ALTER TABLE jobs ADD COLUMN signature_required INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX jobs_by_owner ON jobs (owner);
+", "
+    -- The head of the job's chain of receipts; it stays when receipts are forgotten.
+    ALTER TABLE jobs ADD COLUMN receipts_issued INTEGER NOT NULL DEFAULT 0 CHECK (receipts_issued >= 0);
+    ALTER TABLE jobs ADD COLUMN receipt_hash TEXT;
+
+    -- 'document' is the signed receipt in canonical form, byte for byte as it was hashed for the next one.
+    CREATE TABLE receipts (
+        id             TEXT PRIMARY KEY,
+        reservation_id INTEGER NOT NULL UNIQUE REFERENCES settlements (reservation_id),
+        job_id         TEXT NOT NULL REFERENCES jobs (id),
+        sequence       INTEGER NOT NULL CHECK (sequence > 0),
+        subject        TEXT NOT NULL,
+        document       TEXT NOT NULL,
+        finished_at    INTEGER NOT NULL,
+        UNIQUE (job_id, sequence)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX receipts_by_time ON receipts (finished_at);
 "];
 
 /// Brings the schema up to date, in one transaction.

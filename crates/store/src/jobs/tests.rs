@@ -14,7 +14,7 @@ async fn store_with(max_tokens: u64) -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("node.sqlite")).unwrap();
     let job =
-        NewJobRow { id: id("j"), owner: alice(), model: None, max_tokens, created_at: NOW, expires_at: Some(NOW + 10) };
+        NewJobRow { id: id("j"), owner: alice(), model: None, max_tokens, created_at: NOW, expires_at: Some(NOW + 10), signature_required: false };
     store.create_job(job.clone()).await.unwrap();
     assert!(matches!(store.create_job(job).await, Err(StoreError::Exists)));
     (dir, store)
@@ -49,8 +49,8 @@ async fn what_is_reserved_is_settled_once_and_the_rest_given_back() {
     assert_eq!(clamped, 40, "what remains");
     assert!(matches!(reserve(&store, 1).await, ReserveOutcome::Refused(_)), "nothing remains");
 
-    assert!(store.settle(settlement(first, 25)).await.unwrap());
-    assert!(!store.settle(settlement(first, 25)).await.unwrap(), "a second settlement changes nothing");
+    assert!(store.settle(settlement(first, 25), None).await.unwrap().settled);
+    assert!(!store.settle(settlement(first, 25), None).await.unwrap().settled, "a second settlement changes nothing");
     assert_eq!(state(&store).await, (25, 40));
 }
 
@@ -58,7 +58,7 @@ async fn what_is_reserved_is_settled_once_and_the_rest_given_back() {
 async fn a_settlement_never_charges_more_than_was_reserved() {
     let (_dir, store) = store_with(100).await;
     let (first, _) = granted(&store, 10).await;
-    assert!(store.settle(settlement(first, 1000)).await.unwrap());
+    assert!(store.settle(settlement(first, 1000), None).await.unwrap().settled);
     assert_eq!(state(&store).await, (10, 0));
 }
 
@@ -117,4 +117,39 @@ async fn a_file_that_is_no_database_is_refused_with_its_path() {
     std::fs::write(&path, "this is not a database, and long enough to be sure of it.".repeat(20)).unwrap();
     let error = Store::open(&path).expect_err("refused").to_string();
     assert!(error.contains("node.sqlite"), "{error}");
+}
+
+#[test]
+fn the_database_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("node.sqlite");
+    let mode = |suffix: &str| {
+        let file = dir.path().join(format!("node.sqlite{suffix}"));
+        std::fs::metadata(file).unwrap().permissions().mode() & 0o777
+    };
+    let _store = Store::open(&path).unwrap();
+    for suffix in ["", "-wal", "-shm"] {
+        assert_eq!(mode(suffix), 0o600, "{suffix}");
+        // As an earlier version left it.
+        let file = dir.path().join(format!("node.sqlite{suffix}"));
+        std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let _again = Store::open(&path).unwrap();
+    for suffix in ["", "-wal", "-shm"] {
+        assert_eq!(mode(suffix), 0o600, "{suffix}, opened again");
+    }
+}
+
+#[tokio::test]
+async fn a_probe_writes_and_changes_nothing() {
+    let (dir, store) = store_with(100).await;
+    let wal = || std::fs::metadata(dir.path().join("node.sqlite-wal")).unwrap().len();
+    let before = (wal(), state(&store).await);
+    store.probe().await.unwrap();
+    assert!(wal() > before.0, "it wrote");
+    assert_eq!(state(&store).await, before.1);
+    assert!(store.failure().is_none());
+    drop(store);
+    Store::open(&dir.path().join("node.sqlite")).unwrap();
 }
