@@ -29,7 +29,8 @@ To fetch it again, remove the file and repeat: rm '$model'
 To serve a model of your own, leave it and start: llm-node serve --model FILE"
 fi
 
-mkdir -p "$models_dir" || die "cannot create $models_dir: choose another data directory with DATA_DIR=..."
+# For its owner alone, as the node would create it: secrets will be in there, too.
+(umask 077 && mkdir -p "$models_dir") || die "cannot create $models_dir: choose another data directory with DATA_DIR=..."
 
 # What a killed run left behind, told from a living one by the process id in its name.
 for leftover in "$models_dir"/.fetch.*; do

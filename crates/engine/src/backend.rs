@@ -10,6 +10,8 @@ use protocol::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::models::Stage;
+
 /// Produces tokens. Implementations: [`crate::embedded`] (a supervised llama.cpp worker), [`crate::upstream`] (any
 /// OpenAI-compatible server), [`crate::scripted`] (set tokens at a set pace).
 #[async_trait]
@@ -31,6 +33,13 @@ pub trait Backend: Send + Sync + 'static {
 /// Whether a backend can answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Readiness {
+    /// The weights are made ready, before anything loads them.
+    Preparing {
+        /// What is done.
+        stage: Stage,
+        /// 0 to 1000; 0 where it is unknown.
+        per_mille: u16,
+    },
     /// Loading or connecting; per mille done where known.
     Starting {
         /// 0 to 1000.

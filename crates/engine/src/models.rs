@@ -42,10 +42,21 @@ impl ModelFiles {
     }
 }
 
+/// A long step on the way to weights that can be loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// They are fetched from a hub.
+    Download,
+    /// Their SHA-256 is computed.
+    Digest,
+    /// They are converted to a format with faster kernels.
+    Convert,
+}
+
 /// Shows how a long step goes. Calls come from the thread that does the work.
 pub trait Progress: Send + Sync {
     /// A step begins. `total_bytes` is 0 where it is unknown.
-    fn start(&self, label: &str, total_bytes: u64);
+    fn start(&self, stage: Stage, label: &str, total_bytes: u64);
     /// So many more bytes are done.
     fn inc(&self, bytes: u64);
     /// The step is over, well or not.
@@ -54,7 +65,7 @@ pub trait Progress: Send + Sync {
 
 /// Shows nothing.
 impl Progress for () {
-    fn start(&self, _label: &str, _total_bytes: u64) {}
+    fn start(&self, _stage: Stage, _label: &str, _total_bytes: u64) {}
     fn inc(&self, _bytes: u64) {}
     fn finish(&self) {}
 }
@@ -63,8 +74,8 @@ impl Progress for () {
 struct Step<'a>(&'a dyn Progress);
 
 impl<'a> Step<'a> {
-    fn start(progress: &'a dyn Progress, label: &str, total_bytes: u64) -> Self {
-        progress.start(label, total_bytes);
+    fn start(progress: &'a dyn Progress, stage: Stage, label: &str, total_bytes: u64) -> Self {
+        progress.start(stage, label, total_bytes);
         Self(progress)
     }
 }

@@ -63,9 +63,11 @@ impl From<JobError> for ApiError {
                 ErrorCode::ModelUnauthorized,
                 "The job does not allow this model. Use the model it was opened for.",
             ),
-            JobError::Store(_) => {
-                Self::new(ErrorCode::Internal, "The job cannot be checked right now. Retry in a moment.").retry_after(5)
-            }
+            JobError::Store(_) => Self::new(
+                ErrorCode::StorageUnavailable,
+                "The node cannot record usage right now, so it answers nothing. Retry in a moment, or on another node.",
+            )
+            .retry_after(5),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Writes the delivered counts of running requests to the store, all that changed in one transaction.
+//! Writes the delivered counts of running requests to the store, all that changed in one transaction, and repeats what
+//! the store did not take.
 
 use std::{
     collections::HashMap,
@@ -9,10 +10,13 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use store::{ReservationId, Store};
+use store::{ReservationId, Settlement, Store};
 use tokio::{sync::Notify, time::MissedTickBehavior};
 
-use crate::JobsConfig;
+use crate::{JobsConfig, Metrics};
+
+/// Settlements that wait for the store. While it fails nothing new is reserved, so they are as many as ran at once.
+const UNSETTLED_MAX: usize = 65_536;
 
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
@@ -23,14 +27,22 @@ pub(crate) struct Counts {
 #[derive(Debug)]
 pub(crate) struct Journal {
     live: Mutex<HashMap<ReservationId, Arc<Counts>>>,
+    /// Answers that are over, as the store does not know yet.
+    unsettled: Mutex<Vec<Settlement>>,
     due: Notify,
     journal_tokens: u32,
+    metrics: Metrics,
 }
 
 impl Journal {
-    pub(crate) fn start(store: Store, config: JobsConfig) -> Arc<Self> {
-        let journal =
-            Arc::new(Self { live: Mutex::default(), due: Notify::new(), journal_tokens: config.journal_tokens.max(1) });
+    pub(crate) fn start(store: Store, config: JobsConfig, metrics: Metrics) -> Arc<Self> {
+        let journal = Arc::new(Self {
+            live: Mutex::default(),
+            unsettled: Mutex::default(),
+            due: Notify::new(),
+            journal_tokens: config.journal_tokens.max(1),
+            metrics,
+        });
         tokio::spawn(run(Arc::downgrade(&journal), store, config));
         journal
     }
@@ -49,6 +61,37 @@ impl Journal {
         let delivered = counts.delivered.fetch_add(tokens, Ordering::Relaxed) + tokens;
         if delivered - counts.journalled.load(Ordering::Relaxed) >= self.journal_tokens {
             self.due.notify_one();
+        }
+    }
+
+    /// Repeats a settlement that the store did not take, until it does.
+    pub(crate) fn settle_later(&self, settlement: Settlement) {
+        let mut unsettled = self.unsettled.lock();
+        if unsettled.len() >= UNSETTLED_MAX {
+            tracing::error!(
+                limit = UNSETTLED_MAX,
+                "too many settlements wait; the next start settles from the journal"
+            );
+            return;
+        }
+        unsettled.push(settlement);
+        self.metrics.unsettled.inc();
+    }
+
+    /// Asks a store that failed whether it can write again, and gives it what waits.
+    async fn catch_up(&self, store: &Store) {
+        if store.failure().is_some() && store.probe().await.is_err() {
+            return;
+        }
+        let waiting = std::mem::take(&mut *self.unsettled.lock());
+        let mut waiting = waiting.into_iter();
+        while let Some(settlement) = waiting.next() {
+            if store.settle(settlement).await.is_err() {
+                self.unsettled.lock().extend(std::iter::once(settlement).chain(waiting));
+                return;
+            }
+            self.metrics.unsettled.dec();
+            self.metrics.charged_tokens.inc_by(u64::from(settlement.completion_tokens));
         }
     }
 
@@ -75,6 +118,7 @@ async fn run(journal: Weak<Journal>, store: Store, config: JobsConfig) {
         tick.tick().await;
         loop {
             let Some(journal) = journal.upgrade() else { return };
+            journal.catch_up(&store).await;
             let changed = journal.changed();
             if !changed.is_empty() {
                 let counts = changed.iter().map(|(id, delivered, _)| (*id, *delivered)).collect();
@@ -84,7 +128,8 @@ async fn run(journal: Weak<Journal>, store: Store, config: JobsConfig) {
                             counts.journalled.store(delivered, Ordering::Relaxed);
                         }
                     }
-                    Err(error) => tracing::error!(%error, "delivered tokens could not be journalled; retrying"),
+                    // The store has said what is wrong, once.
+                    Err(error) => tracing::debug!(%error, "delivered tokens could not be journalled; retrying"),
                 }
             }
             // Before the interval is over, a request that delivered `journal_tokens` makes it due.

@@ -12,6 +12,7 @@ pub struct Metrics {
     pub(crate) reserved_tokens: Gauge,
     pub(crate) reservations: Gauge,
     pub(crate) settlement_failures: Counter,
+    pub(crate) unsettled: Gauge,
     refusals: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
@@ -32,8 +33,13 @@ impl Metrics {
         registry.register("llm_node_reservations", "Running requests with a reservation", metrics.reservations.clone());
         registry.register(
             "llm_node_settlement_failures",
-            "Settlements that the store refused; they are settled from the journal at the next start",
+            "Settlements that the store did not take at first; they are repeated",
             metrics.settlement_failures.clone(),
+        );
+        registry.register(
+            "llm_node_unsettled_answers",
+            "Answers that are over and whose settlement the store has not taken yet",
+            metrics.unsettled.clone(),
         );
         registry.register(
             "llm_node_job_refusals",
@@ -48,7 +54,8 @@ impl Metrics {
 
     pub(crate) fn refused(&self, error: &JobError) {
         match error {
-            JobError::Store(source) => tracing::error!(%source, "a job cannot be checked; the request is refused"),
+            // The store has said what is wrong, once; a full disk must not fill the log.
+            JobError::Store(source) => tracing::debug!(%source, "a job cannot be checked; the request is refused"),
             other => tracing::debug!(check = other.reason(), "a job check failed"),
         }
         self.refusals.get_or_create(&[("reason", error.reason())]).inc();

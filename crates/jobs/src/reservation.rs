@@ -55,10 +55,11 @@ impl Reservation {
     /// Charges what was delivered and gives back the rest, durably. Returns what was charged.
     ///
     /// # Errors
-    /// When the store fails: the reservation stays open in it and is settled from the journal at the next start.
+    /// When the store fails: the settlement is repeated until the store takes it. Should the process end before, the
+    /// next start settles what the journal says.
     pub async fn settle(mut self, outcome: Outcome) -> Result<u32, StoreError> {
         let settlement = self.close(outcome);
-        finish(&self.store, &self.metrics, settlement).await
+        finish(&self.store, &self.journal, &self.metrics, settlement).await
     }
 
     /// Ends the journal's interest and the gauges; what is left is the store's.
@@ -80,7 +81,12 @@ impl Reservation {
     }
 }
 
-async fn finish(store: &Store, metrics: &Metrics, settlement: Settlement) -> Result<u32, StoreError> {
+async fn finish(
+    store: &Store,
+    journal: &Journal,
+    metrics: &Metrics,
+    settlement: Settlement,
+) -> Result<u32, StoreError> {
     match store.settle(settlement).await {
         Ok(_) => {
             metrics.charged_tokens.inc_by(u64::from(settlement.completion_tokens));
@@ -88,7 +94,8 @@ async fn finish(store: &Store, metrics: &Metrics, settlement: Settlement) -> Res
         }
         Err(error) => {
             metrics.settlement_failures.inc();
-            tracing::error!(%error, "a settlement failed; it will be settled from the journal at the next start");
+            tracing::warn!(%error, "a settlement failed; it is repeated until the database takes it");
+            journal.settle_later(settlement);
             Err(error)
         }
     }
@@ -100,12 +107,12 @@ impl Drop for Reservation {
             return;
         }
         let settlement = self.close(Outcome { prompt_tokens: 0, reason: "cancelled" });
-        let (store, metrics) = (self.store.clone(), self.metrics.clone());
+        let (store, journal, metrics) = (self.store.clone(), Arc::clone(&self.journal), self.metrics.clone());
         // Outside a runtime (the process is ending) the next start settles it.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 // `finish` logs and counts a failure.
-                let _ = finish(&store, &metrics, settlement).await;
+                let _ = finish(&store, &journal, &metrics, settlement).await;
             });
         }
     }

@@ -4,7 +4,7 @@ use std::{
     fs::{self, DirBuilder, File},
     io::{self, Write as _},
     net::SocketAddr,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -54,10 +54,12 @@ impl DataDir {
             .context("there is no HOME to put a data directory into: give one with --data-dir DIR")
     }
 
-    /// Opens the directory; creates it (mode 0700) with its parts where they are missing.
+    /// Opens the directory; creates it (mode 0700) with its parts where they are missing. Where an earlier version or
+    /// `mkdir` let other users in, they are shut out; only a directory that holds other things, too, is left as it is.
     ///
     /// # Errors
-    /// When it is no directory, cannot be created, or cannot be written to (read-only, full, someone else's).
+    /// When it is no directory, cannot be created, cannot be written to (read-only, full, someone else's), or can be
+    /// written to by everybody: they could put a secret of their own into it.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         match fs::metadata(path) {
             Ok(found) if !found.is_dir() => {
@@ -74,14 +76,33 @@ impl DataDir {
         let path =
             fs::canonicalize(path).with_context(|| format!("the data directory {} cannot be used", path.display()))?;
         let dir = Self { path };
-        for part in ["secrets", "models", "run"] {
+        dir.shut_out_others()?;
+        for part in PARTS {
             let part = dir.path.join(part);
-            if !part.is_dir() {
-                create_private(&part)?;
-            }
+            if part.is_dir() { make_private(&part) } else { create_private(&part)? }
         }
         dir.probe()?;
         Ok(dir)
+    }
+
+    /// Takes from others what they have of a directory that is ours alone.
+    fn shut_out_others(&self) -> Result<()> {
+        let unreadable = || format!("the data directory {} cannot be read", self.path.display());
+        let mut names = fs::read_dir(&self.path).with_context(unreadable)?;
+        let ours = names.all(|entry| entry.is_ok_and(|entry| is_ours(&entry.file_name().to_string_lossy())));
+        if ours {
+            make_private(&self.path);
+        }
+        let mode = fs::metadata(&self.path).with_context(unreadable)?.permissions().mode();
+        if mode & 0o002 != 0 {
+            bail!(
+                "everybody on this machine can write to the data directory {} (mode {:o}): `chmod o-w` it, or give the \
+                 node one of its own with --data-dir DIR",
+                self.path.display(),
+                mode & 0o7777
+            );
+        }
+        Ok(())
     }
 
     /// Writes and removes a small file: permissions alone do not tell of a full or read-only disk.
@@ -175,6 +196,34 @@ impl DataDir {
     }
 }
 
+/// The directories in it.
+const PARTS: [&str; 3] = ["secrets", "models", "run"];
+
+/// Whether a file or directory of this name is one of the node's own. A directory with others in it may be somebody's
+/// home, or /tmp: its permissions are not ours to change.
+fn is_ours(name: &str) -> bool {
+    PARTS.contains(&name) || name == "keys" || name.starts_with("node.") || name.starts_with("llm-node.")
+}
+
+/// Takes what others have of a directory of ours. One that belongs to another user stays as it is; `doctor` warns.
+fn make_private(path: &Path) {
+    let Ok(found) = fs::metadata(path) else { return };
+    let mode = found.permissions().mode();
+    if mode & 0o077 == 0 || found.uid() != rustix::process::geteuid().as_raw() {
+        return;
+    }
+    match fs::set_permissions(path, fs::Permissions::from_mode(0o700)) {
+        Ok(()) => tracing::info!(
+            path = %path.display(),
+            before = format_args!("{:o}", mode & 0o777),
+            "other users could look into a directory of the node; now they cannot (0700)"
+        ),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "other users can look into a directory of the node")
+        }
+    }
+}
+
 impl Drop for Announcement {
     fn drop(&mut self) {
         // At worst a stale file stays, with the id of a process that is gone.
@@ -222,6 +271,37 @@ mod tests {
             assert_eq!(fs::metadata(&part).expect("exists").permissions().mode() & 0o777, 0o700, "{}", part.display());
         }
         DataDir::open(dir.path()).expect("opens again");
+    }
+
+    #[test]
+    fn other_users_are_shut_out_of_what_is_ours_alone() {
+        let mode = |path: &Path| fs::metadata(path).expect("exists").permissions().mode() & 0o777;
+        let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("ours");
+        let folder = tempfile::tempdir().expect("a directory");
+        let path = folder.path();
+        // As `scripts/fetch-model.sh` of an earlier version left it.
+        fs::create_dir(path.join("models")).expect("ours");
+        for part in [path.to_owned(), path.join("models")] {
+            set(&part, 0o755);
+        }
+        DataDir::open(path).expect("opens");
+        for part in [path.to_owned(), path.join("models"), path.join("secrets")] {
+            assert_eq!(mode(&part), 0o700, "{}", part.display());
+        }
+
+        fs::write(path.join("letter.txt"), "x").expect("writes");
+        for (before, after) in [(0o755, Some(0o755)), (0o750, Some(0o750)), (0o777, None), (0o703, None)] {
+            set(path, before);
+            match (DataDir::open(path), after) {
+                (Ok(_), Some(after)) => assert_eq!(mode(path), after, "it is not ours alone"),
+                (Err(error), None) => assert!(error.to_string().contains("everybody"), "{error}"),
+                (other, _) => panic!("{before:o}: {other:?}"),
+            }
+        }
+        set(&path.join("secrets"), 0o755);
+        set(path, 0o755);
+        DataDir::open(path).expect("opens");
+        assert_eq!(mode(&path.join("secrets")), 0o700, "its parts are ours always");
     }
 
     #[test]

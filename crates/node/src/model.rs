@@ -7,12 +7,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use engine::models::{self, ModelFiles};
+use engine::models::{self, ModelFiles, Stage};
 
 use crate::{
     config::{ENV_PREFIX, Engine, Repack},
     data_dir::DataDir,
-    progress::Steps,
+    progress::Shown,
 };
 
 /// Weights that are ready to load.
@@ -67,23 +67,23 @@ fn shard_stem(path: &Path) -> Option<&str> {
 ///
 /// # Errors
 /// What is wrong with the model, and what to do.
-pub(crate) fn prepare(engine: &Engine, dir: &DataDir) -> Result<Prepared> {
-    let progress = Steps::default();
+pub(crate) fn prepare(engine: &Engine, dir: &DataDir, progress: &Shown) -> Result<Prepared> {
     let setting = setting(engine, dir)?;
+    progress.stage(if setting.starts_with("hf:") { Stage::Download } else { Stage::Digest });
     if let Err(error) = models::remove_stale_temporaries(dir.path()) {
         tracing::warn!(%error, "temporary files of an earlier process could not be removed");
     }
-    let files = models::resolve(&setting, dir.path(), &progress)?;
-    let digest = models::digest(&files, dir.path(), &progress)?;
+    let files = models::resolve(&setting, dir.path(), progress)?;
+    let digest = models::digest(&files, dir.path(), progress)?;
     if let Some(expected) = &engine.model_sha256 {
         models::verify_digest(&digest, expected.as_str())?;
     }
-    let load = repacked(engine.repack, &files, &digest, dir)?;
+    let load = repacked(engine.repack, &files, &digest, dir, progress)?;
     Ok(Prepared { load, digest })
 }
 
 /// The conversion of the weights, made at the first load and kept.
-fn repacked(mode: Repack, files: &ModelFiles, digest: &str, dir: &DataDir) -> Result<PathBuf> {
+fn repacked(mode: Repack, files: &ModelFiles, digest: &str, dir: &DataDir, progress: &Shown) -> Result<PathBuf> {
     let original = files.first().to_owned();
     let name = match mode {
         Repack::Off => return Ok(original),
@@ -105,6 +105,7 @@ fn repacked(mode: Repack, files: &ModelFiles, digest: &str, dir: &DataDir) -> Re
         fs::create_dir_all(folder).with_context(|| format!("{} cannot be created", folder.display()))?;
     }
     tracing::info!(mode = name, "converting the weights to a format with faster CPU kernels; this is done once");
+    progress.stage(Stage::Convert);
     // In a child process: a failed assertion of llama.cpp must not end the node.
     let mut command = Command::new(std::env::current_exe().context("the path of this program is not known")?);
     for (variable, _) in std::env::vars_os() {

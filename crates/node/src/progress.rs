@@ -6,7 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use engine::{
+    Readiness,
+    models::{Progress, Stage},
+};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use tokio::sync::watch;
 
 use crate::config::value::ByteSize;
 
@@ -93,8 +99,8 @@ impl Step {
     }
 }
 
-impl engine::models::Progress for Steps {
-    fn start(&self, label: &str, total_bytes: u64) {
+impl Progress for Steps {
+    fn start(&self, _stage: Stage, label: &str, total_bytes: u64) {
         self.begin(label, total_bytes, true);
     }
 
@@ -118,5 +124,91 @@ impl engine::models::Progress for Steps {
                 }
             }
         });
+    }
+}
+
+/// [`Steps`] of a starting node, which `/health/ready` shows, too.
+pub(crate) struct Shown {
+    steps: Steps,
+    readiness: watch::Sender<Readiness>,
+    now: Mutex<Position>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Position {
+    stage: Stage,
+    done_bytes: u64,
+    total_bytes: u64,
+}
+
+impl Position {
+    fn per_mille(self) -> u16 {
+        let per_mille = u128::from(self.done_bytes) * 1000 / u128::from(self.total_bytes.max(1));
+        if self.total_bytes == 0 { 0 } else { u16::try_from(per_mille.min(1000)).unwrap_or(1000) }
+    }
+}
+
+impl Shown {
+    pub(crate) fn new(readiness: watch::Sender<Readiness>) -> Self {
+        let now = Mutex::new(Position { stage: Stage::Digest, done_bytes: 0, total_bytes: 0 });
+        Self { steps: Steps::default(), readiness, now }
+    }
+
+    /// This is being done now; how far it is, is not known yet.
+    pub(crate) fn stage(&self, stage: Stage) {
+        self.show(|_| Position { stage, done_bytes: 0, total_bytes: 0 });
+    }
+
+    fn show(&self, change: impl FnOnce(Position) -> Position) {
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        *now = change(*now);
+        let next = Readiness::Preparing { stage: now.stage, per_mille: now.per_mille() };
+        self.readiness.send_if_modified(|shown| {
+            let changed = *shown != next;
+            *shown = next;
+            changed
+        });
+    }
+}
+
+impl Progress for Shown {
+    fn start(&self, stage: Stage, label: &str, total_bytes: u64) {
+        self.show(|_| Position { stage, done_bytes: 0, total_bytes });
+        self.steps.start(stage, label, total_bytes);
+    }
+
+    fn inc(&self, bytes: u64) {
+        self.show(|now| Position { done_bytes: now.done_bytes.saturating_add(bytes), ..now });
+        self.steps.inc(bytes);
+    }
+
+    fn finish(&self) {
+        self.steps.finish();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_is_also_the_readiness() {
+        let (sender, receiver) = watch::channel(Readiness::Starting { per_mille: 0 });
+        let shown = Shown::new(sender);
+        let check = |stage, per_mille| {
+            assert_eq!(*receiver.borrow(), Readiness::Preparing { stage, per_mille });
+        };
+        shown.start(Stage::Download, "x", 2000);
+        check(Stage::Download, 0);
+        shown.inc(500);
+        check(Stage::Download, 250);
+        shown.inc(u64::MAX);
+        check(Stage::Download, 1000);
+        shown.finish();
+        shown.start(Stage::Digest, "x", 0);
+        shown.inc(7);
+        check(Stage::Digest, 0);
+        shown.stage(Stage::Convert);
+        check(Stage::Convert, 0);
     }
 }

@@ -72,6 +72,7 @@ pub(crate) fn settings(config: &Config) -> Settings {
         responses_stored_max: server.responses_stored_max,
         responses_stored_bytes_max: server.responses_stored_bytes_max.bytes(),
         responses_stored_for: server.responses_stored_for,
+        responses_connection_lifetime: server.responses_connection_lifetime,
         max_tokens_per_request: jobs.max_tokens_per_request,
         max_tokens_default: jobs.max_tokens_default,
     }

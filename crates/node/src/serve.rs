@@ -1,6 +1,7 @@
 //! `llm-node serve`: builds the parts, wires them, waits for signals.
 
 mod backend;
+mod late;
 mod listeners;
 mod shutdown;
 
@@ -83,10 +84,7 @@ async fn serve(inputs: Inputs, config: Config, dir: &DataDir, log: LogHandle, qu
 
     let tokens = if config.auth.enabled { Some(Arc::new(token_service(&config, dir)?)) } else { None };
     let jobs = open_jobs(&config, dir, job_metrics).await?;
-    let backend = tokio::select! {
-        backend = backend::start(&config, dir, engine_metrics) => backend?,
-        () = signals.recv() => return Ok(ExitCode::SUCCESS),
-    };
+    let (backend, started) = backend::begin(&config, dir, engine_metrics);
 
     let (drain, stop, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
     let settings = Arc::new(ArcSwap::from_pointee(reload::settings(&config)));
@@ -119,7 +117,10 @@ async fn serve(inputs: Inputs, config: Config, dir: &DataDir, log: LogHandle, qu
     let live = reload::watch(inputs, trigger, config, settings, log, reloads);
 
     let ready = tokio::select! {
-        ready = until_ready(&*backend, kind) => ready.map(|()| true),
+        ready = async {
+            started.await?;
+            until_ready(&*backend, kind).await
+        } => ready.map(|()| true),
         () = signals.recv() => Ok(false),
     };
     let ended = match ready {
@@ -183,6 +184,7 @@ async fn until_ready(backend: &dyn Backend, kind: EngineKind) -> Result<()> {
     let ended = loop {
         let now = readiness.borrow_and_update().clone();
         match now {
+            Readiness::Preparing { .. } => {}
             Readiness::Starting { per_mille } => steps.set(u64::from(per_mille)),
             Readiness::Ready(models) => break Ok(models),
             Readiness::Failed(reason) if kind == EngineKind::Upstream => {

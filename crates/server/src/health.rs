@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{Json, Router, extract::State, routing::get};
-use engine::Readiness;
+use engine::{Readiness, models::Stage};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -23,12 +23,29 @@ fn assess(app: &App) -> (StatusCode, &'static str, Vec<&'static str>) {
     if app.drain.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "unhealthy", vec!["the node is shutting down"]);
     }
-    match app.pipeline.readiness() {
+    let (status, word, mut issues) = match app.pipeline.readiness() {
         Readiness::Ready(_) => (StatusCode::OK, "healthy", Vec::new()),
+        Readiness::Preparing { stage, .. } => (StatusCode::OK, "degraded", vec![step(stage).1]),
         Readiness::Starting { .. } => (StatusCode::OK, "degraded", vec!["the model is being loaded"]),
         Readiness::Failed(_) => {
             (StatusCode::SERVICE_UNAVAILABLE, "unhealthy", vec!["the model is not available; the node keeps trying"])
         }
+    };
+    match app.pipeline.storage_failure() {
+        Some(failure) => {
+            issues.push(failure);
+            (StatusCode::SERVICE_UNAVAILABLE, "unhealthy", issues)
+        }
+        None => (status, word, issues),
+    }
+}
+
+/// A stage as `step` of `/health/ready`, and as a sentence.
+const fn step(stage: Stage) -> (&'static str, &'static str) {
+    match stage {
+        Stage::Download => ("download", "the model is being downloaded"),
+        Stage::Digest => ("digest", "the model's digest is being checked"),
+        Stage::Convert => ("convert", "the model is being converted for faster kernels"),
     }
 }
 
@@ -47,8 +64,14 @@ async fn ready(State(app): State<Arc<App>>) -> (StatusCode, Json<Value>) {
         return (StatusCode::OK, Json(json!({ "status": "ready" })));
     }
     let mut body = json!({ "status": "not_ready", "issues": issues });
-    if let Readiness::Starting { per_mille } = app.pipeline.readiness() {
-        body["loaded_percent"] = json!(f64::from(per_mille) / 10.0);
+    let progress = match app.pipeline.readiness() {
+        Readiness::Preparing { stage, per_mille } => Some((step(stage).0, per_mille)),
+        Readiness::Starting { per_mille } => Some(("load", per_mille)),
+        Readiness::Ready(_) | Readiness::Failed(_) => None,
+    };
+    if let Some((step, per_mille)) = progress {
+        body["step"] = json!(step);
+        body["percent"] = json!(f64::from(per_mille) / 10.0);
     }
     (StatusCode::SERVICE_UNAVAILABLE, Json(body))
 }

@@ -16,7 +16,7 @@ use telemetry::{LATENCY_SECONDS, SIZE_BYTES};
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 
 /// Limits whose hits are counted: by their configuration key, and one that the Responses protocol sets.
-const LIMITS: [&str; 16] = [
+const LIMITS: [&str; 17] = [
     "connections_max",
     "connections_per_address_max",
     "handshake_timeout",
@@ -32,6 +32,7 @@ const LIMITS: [&str; 16] = [
     "history_bytes_max",
     "responses_stored_max",
     "responses_stored_bytes_max",
+    "responses_connection_lifetime",
     "lanes_per_connection_max",
 ];
 

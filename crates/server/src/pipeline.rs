@@ -172,7 +172,7 @@ impl Pipeline {
                 }
                 Ok(Arc::clone(models))
             }
-            Readiness::Starting { .. } => self.served.load_full().ok_or_else(|| {
+            Readiness::Preparing { .. } | Readiness::Starting { .. } => self.served.load_full().ok_or_else(|| {
                 ApiError::new(ErrorCode::ModelUnavailable, "The model is being loaded. Retry in a few seconds.")
                     .retry_after(2)
             }),
@@ -187,6 +187,12 @@ impl Pipeline {
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         self.parts.backend.readiness().borrow().clone()
+    }
+
+    /// Why usage cannot be recorded now, for `/health`: then nothing is answered.
+    #[must_use]
+    pub fn storage_failure(&self) -> Option<&'static str> {
+        self.parts.jobs.failure()
     }
 
     /// Whether tokens are checked at all.

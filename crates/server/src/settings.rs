@@ -63,6 +63,8 @@ pub struct Settings {
     pub responses_stored_bytes_max: usize,
     /// Time that a stored response is kept.
     pub responses_stored_for: Duration,
+    /// Life of a WebSocket in Responses mode.
+    pub responses_connection_lifetime: Duration,
     /// Most tokens of one answer, whatever the client asks.
     pub max_tokens_per_request: u32,
     /// Tokens of an answer when the client does not say.
@@ -97,6 +99,7 @@ impl Default for Settings {
             responses_stored_max: 10_000,
             responses_stored_bytes_max: 64 * MIB,
             responses_stored_for: Duration::from_secs(3600),
+            responses_connection_lifetime: Duration::from_secs(3600),
             max_tokens_per_request: 8192,
             max_tokens_default: 1024,
         }

@@ -29,8 +29,8 @@ const WRITE_BUFFER_BYTES: usize = 8 * 1024;
 /// Why a socket is closed, RFC 6455 section 7.4.1 and the 4000 range of applications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CloseCode {
-    /// 1000.
-    Normal,
+    /// 1001: this connection has lived long enough; clients open another.
+    GoingAway,
     /// 1007: not UTF-8.
     InvalidPayload,
     /// 1008: a deadline passed or a rule was broken.
@@ -44,7 +44,7 @@ pub(crate) enum CloseCode {
 impl CloseCode {
     const fn code(self) -> u16 {
         match self {
-            Self::Normal => close_code::NORMAL,
+            Self::GoingAway => close_code::AWAY,
             Self::InvalidPayload => close_code::INVALID,
             Self::Policy => close_code::POLICY,
             Self::TooBig => close_code::SIZE,

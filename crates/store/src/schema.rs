@@ -81,6 +81,10 @@ pub(crate) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), St
     if applied > known {
         return Err(StoreError::TooNew { path: path.to_owned(), found: applied, known });
     }
+    if applied == known {
+        // Nothing to write: commands that only read work on a full disk.
+        return Ok(());
+    }
     for migration in MIGRATIONS.iter().skip(usize::try_from(applied).expect("not negative")) {
         transaction.execute_batch(migration)?;
     }

@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{ModelError, ModelFiles, Progress, Step, models_dir};
+use super::{ModelError, ModelFiles, Progress, Stage, Step, models_dir};
 
 const READ_BYTES: usize = 1 << 20;
 
@@ -47,7 +47,7 @@ pub fn digest(files: &ModelFiles, data_dir: &Path, progress: &dyn Progress) -> R
         return Ok(remembered.digest);
     }
     let total_bytes = shards.iter().map(|shard| shard.size_bytes).sum();
-    let step = Step::start(progress, "SHA-256 of the weights", total_bytes);
+    let step = Step::start(progress, Stage::Digest, "SHA-256 of the weights", total_bytes);
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; READ_BYTES];
     for shard in &shards {

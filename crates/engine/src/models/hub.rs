@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use hf_hub::{HFClient, HFError, repository::RepoTreeEntry};
 use sha2::{Digest, Sha256};
 
-use super::{ModelError, ModelFiles, Progress, Step, models_dir, reference, reference::HubReference};
+use super::{ModelError, ModelFiles, Progress, Stage, Step, models_dir, reference, reference::HubReference};
 
 /// Attempts that bring nothing new, in a row, before a download is given up (until the next start).
 const FRUITLESS_ATTEMPTS_MAX: u32 = 3;
@@ -80,7 +80,7 @@ async fn download(
     let part = PathBuf::from(part);
 
     let mut done_bytes = part.metadata().map_or(0, |metadata| metadata.len());
-    let step = Step::start(progress, &reference.to_string(), remote.size_bytes);
+    let step = Step::start(progress, Stage::Download, &reference.to_string(), remote.size_bytes);
     progress.inc(done_bytes.min(remote.size_bytes));
     let mut fruitless = 0;
     while done_bytes < remote.size_bytes {
@@ -221,7 +221,7 @@ fn explain(reference: &HubReference, error: HFError) -> ModelError {
 }
 
 fn sha256(path: &Path, size_bytes: u64, progress: &dyn Progress) -> Result<String, ModelError> {
-    let _step = Step::start(progress, "SHA-256 of the download", size_bytes);
+    let _step = Step::start(progress, Stage::Digest, "SHA-256 of the download", size_bytes);
     let mut file = File::open(path).map_err(ModelError::io(path))?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];

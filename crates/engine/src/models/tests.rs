@@ -13,7 +13,7 @@ use super::*;
 struct Shown(AtomicU64);
 
 impl Progress for Shown {
-    fn start(&self, _label: &str, _total_bytes: u64) {}
+    fn start(&self, _stage: Stage, _label: &str, _total_bytes: u64) {}
     fn inc(&self, bytes: u64) {
         self.0.fetch_add(bytes, Ordering::Relaxed);
     }

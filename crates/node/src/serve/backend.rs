@@ -11,18 +11,37 @@ use engine::{
 };
 use engine_ipc::{GpuConfig, WorkerConfig};
 
+use super::late::Late;
 use crate::{
     config::{Config, Engine, EngineKind, ScriptedText},
     data_dir::DataDir,
     model::{self, Prepared},
+    progress::Shown,
 };
 
-pub(super) async fn start(config: &Config, dir: &DataDir, metrics: Metrics) -> Result<Arc<dyn Backend>> {
+/// A backend that says how far it is from the first moment on, and the work that makes it whole.
+pub(super) fn begin(
+    config: &Config,
+    dir: &DataDir,
+    metrics: Metrics,
+) -> (Arc<dyn Backend>, impl Future<Output = Result<()>> + use<>) {
+    let late = Arc::new(Late::default());
+    let backend = Arc::clone(&late);
+    let (config, dir) = (config.clone(), dir.clone());
+    let started = async move {
+        let shown = Shown::new(late.readiness_sender());
+        late.set(start(&config, &dir, metrics, shown).await?);
+        Ok(())
+    };
+    (backend, started)
+}
+
+async fn start(config: &Config, dir: &DataDir, metrics: Metrics, shown: Shown) -> Result<Arc<dyn Backend>> {
     let engine = &config.engine;
     Ok(match engine.kind {
         EngineKind::Embedded => {
             let (for_task, dir) = (engine.clone(), dir.clone());
-            let prepared = tokio::task::spawn_blocking(move || model::prepare(&for_task, &dir))
+            let prepared = tokio::task::spawn_blocking(move || model::prepare(&for_task, &dir, &shown))
                 .await
                 .context("the model could not be prepared")??;
             Arc::new(Embedded::start(embedded(engine, prepared)?, metrics))
@@ -102,6 +121,6 @@ fn scripted(engine: &Engine) -> ScriptedConfig {
             ScriptedText::Numbered => scripted::ScriptedText::Numbered,
             ScriptedText::Echo => scripted::ScriptedText::Echo,
         },
-        in_flight_max: defaults.in_flight_max,
+        in_flight_max: engine.scripted_in_flight_max,
     }
 }

@@ -23,6 +23,9 @@ pub(super) struct Signals {
 impl Signals {
     pub(super) fn listen() -> Result<Self> {
         let listen = |kind| signal(kind).context("signals cannot be listened for");
+        // Not to hear it: without a handler, a file that reaches its limit (`ulimit -f`) kills the process. With one the
+        // write fails, as on a full disk. The handler stays when the stream is dropped.
+        drop(listen(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
         Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
     }
 

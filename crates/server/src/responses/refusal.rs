@@ -68,7 +68,7 @@ impl Refusal {
         Self {
             error: ApiError::new(
                 ErrorCode::InvalidRequest,
-                "This connection reached its limit of 60 minutes. Open another to go on.",
+                "This connection reached the limit of its lifetime. Open another to go on.",
             ),
             code: Some("websocket_connection_limit_reached"),
         }

@@ -4,11 +4,7 @@
 //! Each lane's latest response stays in the connection's memory, which is a shelf of its own in the response store: it
 //! is all that a `store: false` response has, and it is emptied when the connection ends.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use axum::{
     extract::{State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
@@ -47,8 +43,6 @@ use crate::{
 
 /// The label `endpoint` in metrics.
 const ENDPOINT: &str = "responses_ws";
-/// Life of a connection, as the protocol has it.
-const LIFE: Duration = Duration::from_secs(60 * 60);
 
 pub(super) async fn connect(
     State(app): State<Arc<App>>,
@@ -122,7 +116,7 @@ impl Connection {
             lanes: Lanes::new(app.settings().message_bytes_max),
             running: HashMap::new(),
             answers: SelectAll::new(),
-            ends_at: TokioInstant::now() + LIFE,
+            ends_at: TokioInstant::now() + app.settings().responses_connection_lifetime,
             who: Arc::new(who),
             app,
             socket,
@@ -146,9 +140,11 @@ impl Connection {
                     return Ok(());
                 }
                 () = drain.cancelled(), if !drain.is_cancelled() => {}
+                // What still runs is cancelled and settled, as when the client leaves.
                 () = sleep_until(self.ends_at) => {
+                    self.app.metrics.limit_hit("responses_connection_lifetime");
                     self.refuse(None, Refusal::connection_limit()).await?;
-                    self.socket.close(CloseCode::Normal, "the connection reached its limit of 60 minutes").await;
+                    self.socket.close(CloseCode::GoingAway, "the connection reached its lifetime; reconnect").await;
                     return Ok(());
                 }
                 Some((lane, event)) = self.answers.next() => self.report(lane, event).await?,

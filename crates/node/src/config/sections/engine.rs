@@ -105,6 +105,8 @@ section! {
         restart scripted_tokens_per_second: f64 = 50.0, 0.0..=1_000_000.0;
         /// `scripted`: time before the first word.
         restart scripted_first_token_delay: Duration = Duration::ZERO, Duration::ZERO..=secs(3600);
+        /// `scripted`: most answers at once; one more is refused with RATE_LIMIT.
+        restart scripted_in_flight_max: u32 = 100_000, 1..=1_000_000;
         /// `scripted`: `numbered` says `w0 w1 w2 …` up to the limit, `echo` the last message's words.
         restart scripted_text: ScriptedText = ScriptedText::Numbered;
     }

@@ -57,5 +57,8 @@ section! {
         live responses_stored_bytes_max: ByteSize = ByteSize::mib(64), ByteSize(0)..=ByteSize::mib(16 * 1024);
         /// Time that a stored response is kept.
         live responses_stored_for: Duration = secs(3600), secs(1)..=secs(30 * 86_400);
+        /// Life of a WebSocket in Responses mode; then it is told `websocket_connection_limit_reached` and closed (1001).
+        /// Clients of OpenAI's service know an hour. Connections that are open keep what they began with.
+        live responses_connection_lifetime: Duration = secs(3600), secs(1)..=secs(7 * 86_400);
     }
 }
