@@ -10,13 +10,16 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use store::{ReservationId, Settlement, Store};
+use store::{MakeReceipt, ReservationId, Settlement, Store};
 use tokio::{sync::Notify, time::MissedTickBehavior};
 
 use crate::{JobsConfig, Metrics};
 
 /// Settlements that wait for the store. While it fails nothing new is reserved, so they are as many as ran at once.
 const UNSETTLED_MAX: usize = 65_536;
+
+/// A settlement, and the receipt that goes with it.
+pub(crate) type Unsettled = (Settlement, Option<MakeReceipt>);
 
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
@@ -28,7 +31,7 @@ pub(crate) struct Counts {
 pub(crate) struct Journal {
     live: Mutex<HashMap<ReservationId, Arc<Counts>>>,
     /// Answers that are over, as the store does not know yet.
-    unsettled: Mutex<Vec<Settlement>>,
+    unsettled: Mutex<Vec<Unsettled>>,
     due: Notify,
     journal_tokens: u32,
     metrics: Metrics,
@@ -65,7 +68,7 @@ impl Journal {
     }
 
     /// Repeats a settlement that the store did not take, until it does.
-    pub(crate) fn settle_later(&self, settlement: Settlement) {
+    pub(crate) fn settle_later(&self, settlement: Unsettled) {
         let mut unsettled = self.unsettled.lock();
         if unsettled.len() >= UNSETTLED_MAX {
             tracing::error!(
@@ -85,13 +88,17 @@ impl Journal {
         }
         let waiting = std::mem::take(&mut *self.unsettled.lock());
         let mut waiting = waiting.into_iter();
-        while let Some(settlement) = waiting.next() {
-            if store.settle(settlement).await.is_err() {
-                self.unsettled.lock().extend(std::iter::once(settlement).chain(waiting));
-                return;
+        while let Some((settlement, receipt)) = waiting.next() {
+            match store.settle(settlement, receipt.clone()).await {
+                Ok(outcome) => {
+                    self.metrics.unsettled.dec();
+                    self.metrics.settled(&settlement, &outcome);
+                }
+                Err(_) => {
+                    self.unsettled.lock().extend(std::iter::once((settlement, receipt)).chain(waiting));
+                    return;
+                }
             }
-            self.metrics.unsettled.dec();
-            self.metrics.charged_tokens.inc_by(u64::from(settlement.completion_tokens));
         }
     }
 

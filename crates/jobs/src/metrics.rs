@@ -2,6 +2,8 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+use protocol::receipt::Ending;
+use store::{SettleOutcome, Settlement};
 
 use crate::JobError;
 
@@ -13,6 +15,8 @@ pub struct Metrics {
     pub(crate) reservations: Gauge,
     pub(crate) settlement_failures: Counter,
     pub(crate) unsettled: Gauge,
+    receipts: Family<[(&'static str, &'static str); 1], Counter>,
+    pub(crate) forgotten_receipts: Counter,
     refusals: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
@@ -41,6 +45,13 @@ impl Metrics {
             "Answers that are over and whose settlement the store has not taken yet",
             metrics.unsettled.clone(),
         );
+        let help = "Receipts issued, by how the answer ended";
+        registry.register("llm_node_receipts", help, metrics.receipts.clone());
+        let help = "Receipts older than jobs.receipt_retention that were deleted";
+        registry.register("llm_node_forgotten_receipts", help, metrics.forgotten_receipts.clone());
+        for ending in Ending::ALL {
+            drop(metrics.receipts.get_or_create(&[("outcome", ending.as_str())]));
+        }
         registry.register(
             "llm_node_job_refusals",
             "Requests refused by a job check, by reason",
@@ -59,6 +70,16 @@ impl Metrics {
             other => tracing::debug!(check = other.reason(), "a job check failed"),
         }
         self.refusals.get_or_create(&[("reason", error.reason())]).inc();
+    }
+
+    pub(crate) fn settled(&self, settlement: &Settlement, outcome: &SettleOutcome) {
+        if !outcome.settled {
+            return; // by the start of another process, which counted it
+        }
+        self.charged_tokens.inc_by(u64::from(settlement.completion_tokens));
+        if let Some(signed) = &outcome.receipt {
+            self.receipts.get_or_create(&[("outcome", signed.receipt().finish_reason.as_str())]).inc();
+        }
     }
 
     pub(crate) fn reserved(&self, tokens: u32) {

@@ -1,10 +1,11 @@
 use std::{fmt, sync::Arc};
 
-use store::{ReservationId, Settlement, Store, StoreError};
+use protocol::receipt::SignedReceipt;
+use store::{MakeReceipt, ReservationId, Settlement, Store, StoreError};
 
 use crate::{
     Metrics,
-    journal::{Counts, Journal},
+    journal::{Counts, Journal, Unsettled},
     now,
 };
 
@@ -15,6 +16,15 @@ pub struct Outcome {
     pub prompt_tokens: u32,
     /// `stop`, `length`, `cancelled` or `error`.
     pub reason: &'static str,
+}
+
+/// What a settlement did.
+#[derive(Debug, Clone)]
+pub struct Charge {
+    /// What the job was charged.
+    pub tokens: u32,
+    /// The receipt, durable like the charge; none where none was wanted or it could not be signed.
+    pub receipt: Option<Arc<SignedReceipt>>,
 }
 
 /// A running request's claim on its job. Settle it; one that is dropped unsettled is settled in the background at
@@ -52,14 +62,14 @@ impl Reservation {
         self.journal.delivered(&self.counts, tokens);
     }
 
-    /// Charges what was delivered and gives back the rest, durably. Returns what was charged.
+    /// Charges what was delivered, gives back the rest and issues the receipt, durably and together.
     ///
     /// # Errors
     /// When the store fails: the settlement is repeated until the store takes it. Should the process end before, the
     /// next start settles what the journal says.
-    pub async fn settle(mut self, outcome: Outcome) -> Result<u32, StoreError> {
+    pub async fn settle(mut self, outcome: Outcome, receipt: Option<MakeReceipt>) -> Result<Charge, StoreError> {
         let settlement = self.close(outcome);
-        finish(&self.store, &self.journal, &self.metrics, settlement).await
+        finish(&self.store, &self.journal, &self.metrics, (settlement, receipt)).await
     }
 
     /// Ends the journal's interest and the gauges; what is left is the store's.
@@ -85,17 +95,17 @@ async fn finish(
     store: &Store,
     journal: &Journal,
     metrics: &Metrics,
-    settlement: Settlement,
-) -> Result<u32, StoreError> {
-    match store.settle(settlement).await {
-        Ok(_) => {
-            metrics.charged_tokens.inc_by(u64::from(settlement.completion_tokens));
-            Ok(settlement.completion_tokens)
+    (settlement, receipt): Unsettled,
+) -> Result<Charge, StoreError> {
+    match store.settle(settlement, receipt.clone()).await {
+        Ok(outcome) => {
+            metrics.settled(&settlement, &outcome);
+            Ok(Charge { tokens: settlement.completion_tokens, receipt: outcome.receipt })
         }
         Err(error) => {
             metrics.settlement_failures.inc();
             tracing::warn!(%error, "a settlement failed; it is repeated until the database takes it");
-            journal.settle_later(settlement);
+            journal.settle_later((settlement, receipt));
             Err(error)
         }
     }
@@ -112,7 +122,7 @@ impl Drop for Reservation {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 // `finish` logs and counts a failure.
-                let _ = finish(&store, &journal, &metrics, settlement).await;
+                let _ = finish(&store, &journal, &metrics, (settlement, None)).await;
             });
         }
     }

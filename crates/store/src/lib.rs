@@ -7,6 +7,7 @@
 mod client_keys;
 mod jobs;
 mod receipts;
+mod revocations;
 mod schema;
 mod writer;
 
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 pub use client_keys::{ClientKeyRow, Enrolment, KEYS_PER_SUBJECT_MAX, KeyChanges};
 pub use jobs::{JobRow, JobStatus, NewJobRow, Recovered, ReservationId, ReserveOutcome, SettleOutcome, Settlement};
 pub use receipts::{ChainLink, MakeReceipt};
+pub use revocations::{REVOCATIONS_MAX, RevocationRow, Revoked};
 pub use writer::{Durability, Store};
 
 /// Why the store did not do it.

@@ -71,6 +71,17 @@ const MIGRATIONS: &[&str] = &["
         UNIQUE (job_id, sequence)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX receipts_by_time ON receipts (finished_at);
+", "
+    -- 'change' counts revocations; AUTOINCREMENT, because a number must not come again after its row was forgotten.
+    CREATE TABLE revocations (
+        change       INTEGER PRIMARY KEY AUTOINCREMENT,
+        kind         TEXT NOT NULL CHECK (kind IN ('token', 'subject')),
+        value        TEXT NOT NULL,
+        issued_until INTEGER CHECK ((kind = 'subject') = (issued_until IS NOT NULL)),
+        forget_at    INTEGER NOT NULL,
+        revoked_at   INTEGER NOT NULL,
+        UNIQUE (kind, value)
+    ) STRICT;
 "];
 
 /// Brings the schema up to date, in one transaction.
