@@ -11,19 +11,24 @@
 //! | a frame on the native socket ([`frame`]) | `llm-node/v1/message` NUL |
 //! | an HTTP request ([`http`], RFC 9421) | `"@method"` |
 //! | a key proof ([`dpop`], RFC 9449) and tokens | `eyJ`, the base64url of `{"` |
-//! | a receipt ([`receipt`]), a key statement | `{"` |
-//!
-//! Within the last row the members differ, and each has its own required ones.
+//! | a key of the node about the next one ([`statement`]) | `llm-node/v1/key-statement` NUL |
+//! | a receipt ([`receipt`]) | `{"` |
 
 pub mod canonical;
+pub mod dpop;
 pub mod frame;
+pub mod http;
 pub mod jwk;
 mod public;
 pub mod receipt;
 mod secret;
 mod signature;
+pub mod statement;
+mod window;
 
 pub use jwk::{Jwk, JwkSet, KeyStatus};
-pub use public::{BadSignature, KeyError, PublicKey};
+pub use public::{BadSignature, KeyError, PUBLIC_KEY_BYTES, PublicKey};
 pub use secret::{SecretKey, SignError, Signer};
-pub use signature::Signature;
+pub use signature::{SIGNATURE_BYTES, Signature};
+pub use statement::KeyStatement;
+pub use window::Window;

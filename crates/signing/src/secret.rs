@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::{KeyError, PublicKey, Signature};
 
 /// Why nothing was signed: the key is elsewhere (a token, a service) and that failed. What it said, for the log.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("signing failed: {0}")]
 pub struct SignError(pub String);
 
@@ -62,6 +62,32 @@ impl SecretKey {
         }
         PrivateKeyInfoRef::validate_pem_label(label).map_err(|_| KeyError::Pem)?;
         Self::new(Ed25519KeyPair::from_pkcs8(document.as_bytes()).map_err(|_| KeyError::Pem)?)
+    }
+
+    /// From a PEM file `ENCRYPTED PRIVATE KEY` (RFC 8018, PBES2 by scrypt or PBKDF2 and AES), as OpenSSL writes it.
+    ///
+    /// # Errors
+    /// [`KeyError::Pem`], [`KeyError::Passphrase`].
+    pub fn from_encrypted_pem(pem: &str, passphrase: &[u8]) -> Result<Self, KeyError> {
+        let (label, document) = SecretDocument::from_pem(pem.trim()).map_err(|_| KeyError::Pem)?;
+        EncryptedPrivateKeyInfoRef::validate_pem_label(label).map_err(|_| KeyError::Pem)?;
+        let encrypted = EncryptedPrivateKeyInfoRef::try_from(document.as_bytes()).map_err(|_| KeyError::Pem)?;
+        let document = encrypted.decrypt(passphrase).map_err(|_| KeyError::Passphrase)?;
+        Self::new(Ed25519KeyPair::from_pkcs8(document.as_bytes()).map_err(|_| KeyError::Pem)?)
+    }
+
+    /// A PEM file `ENCRYPTED PRIVATE KEY` that OpenSSL 3 reads: PBES2 with scrypt (2^14, 8, 1) and AES-256-CBC.
+    ///
+    /// # Errors
+    /// [`KeyError::Pem`] when memory runs out.
+    pub fn to_encrypted_pem(&self, passphrase: &[u8]) -> Result<String, KeyError> {
+        let der = self.pair.to_pkcs8v1().map_err(|_| KeyError::Pem)?;
+        let document = PrivateKeyInfoRef::try_from(der.as_ref())
+            .map_err(|_| KeyError::Pem)?
+            .encrypt(passphrase)
+            .map_err(|_| KeyError::Pem)?;
+        let pem = document.to_pem(EncryptedPrivateKeyInfoRef::PEM_LABEL, LineEnding::LF);
+        pem.map(|pem| pem.to_string()).map_err(|_| KeyError::Pem)
     }
 
     /// A PEM file `PRIVATE KEY`, PKCS#8 of version 1, which OpenSSL reads. The text clears itself when dropped.

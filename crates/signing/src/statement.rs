@@ -1,0 +1,104 @@
+//! Key statements: a node's key says which key comes after it, so that whoever knows the node's first key (its `node_id`
+//! is that key's thumbprint) can follow to the one that signs today, without trusting the way that they came.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{BadSignature, JwkSet, PublicKey, SignError, Signature, Signer, canonical};
+
+/// The purpose, first in the signed bytes; NUL and the canonical JSON without `signature` follow.
+const DOMAIN: &[u8] = b"llm-node/v1/key-statement\0";
+/// Most statements that are read. Each key but the first has one.
+pub const STATEMENTS_MAX: usize = crate::jwk::JWKS_KEYS_MAX;
+
+/// "The key `key` is mine too", signed by another key of the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyStatement {
+    /// The node: the thumbprint of its first key.
+    pub node_id: String,
+    /// The new key's name.
+    pub key_id: String,
+    /// The new key.
+    pub public_key: PublicKey,
+    /// The name of the key that signed this.
+    pub signed_by: String,
+    /// When, in seconds since 1970.
+    pub issued_at: u64,
+    /// By that key.
+    pub signature: Signature,
+}
+
+/// The statement without what signs it.
+#[derive(Serialize)]
+struct Unsigned<'a> {
+    node_id: &'a str,
+    key_id: &'a str,
+    public_key: PublicKey,
+    signed_by: &'a str,
+    issued_at: u64,
+}
+
+impl Unsigned<'_> {
+    fn bytes(&self) -> Vec<u8> {
+        let json = canonical::to_vec(self).expect("text and a whole number are always canonical JSON");
+        [DOMAIN, &json].concat()
+    }
+}
+
+impl KeyStatement {
+    /// `signer`, a key of the node `node_id`, vouches for `key`.
+    ///
+    /// # Errors
+    /// [`SignError`] when the signer fails.
+    pub fn sign(node_id: &str, key: PublicKey, issued_at: u64, signer: &dyn Signer) -> Result<Self, SignError> {
+        let (key_id, signed_by) = (key.thumbprint(), signer.public_key().thumbprint());
+        let unsigned = Unsigned { node_id, key_id: &key_id, public_key: key, signed_by: &signed_by, issued_at }.bytes();
+        let signature = signer.sign(&unsigned)?;
+        Ok(Self { node_id: node_id.to_owned(), key_id, public_key: key, signed_by, issued_at, signature })
+    }
+
+    /// Whether it is by `key`.
+    ///
+    /// # Errors
+    /// [`BadSignature`], also when its names do not fit the keys.
+    pub fn verify(&self, key: &PublicKey) -> Result<(), BadSignature> {
+        if self.signed_by != key.thumbprint() || self.key_id != self.public_key.thumbprint() {
+            return Err(BadSignature);
+        }
+        let Self { node_id, key_id, public_key, signed_by, issued_at, signature } = self;
+        let unsigned = Unsigned { node_id, key_id, public_key: *public_key, signed_by, issued_at: *issued_at };
+        key.verify(&unsigned.bytes(), signature)
+    }
+}
+
+/// The keys of `set` that the node `node_id` stands for: its first key, and whatever keys statements lead to from there.
+/// A set that somebody on the way changed loses the keys that were put into it.
+#[must_use]
+pub fn trusted_keys(node_id: &str, set: &JwkSet, statements: &[KeyStatement]) -> JwkSet {
+    let candidates: Vec<_> = set
+        .keys
+        .iter()
+        .filter_map(|jwk| jwk.public_key().ok().map(|key| (key.thumbprint(), key, jwk)))
+        .filter(|(thumbprint, _, jwk)| jwk.kid.as_ref() == Some(thumbprint))
+        .collect();
+    let mut trusted: Vec<String> =
+        candidates.iter().map(|(kid, ..)| kid).filter(|kid| *kid == node_id).cloned().collect();
+    let mut next = 0;
+    while next < trusted.len() {
+        let by = trusted[next].clone();
+        next += 1;
+        let Some((_, signer, _)) = candidates.iter().find(|(kid, ..)| *kid == by) else { continue };
+        for statement in statements.iter().take(STATEMENTS_MAX).filter(|statement| statement.signed_by == by) {
+            let known = candidates.iter().any(|(kid, ..)| *kid == statement.key_id);
+            if known
+                && !trusted.contains(&statement.key_id)
+                && statement.node_id == node_id
+                && statement.verify(signer).is_ok()
+            {
+                trusted.push(statement.key_id.clone());
+            }
+        }
+    }
+    let keys = candidates.into_iter().filter(|(kid, ..)| trusted.contains(kid)).map(|(.., jwk)| jwk.clone());
+    JwkSet { keys: keys.collect() }
+}
