@@ -200,3 +200,28 @@ async fn another_tenants_prefix_is_never_shared_and_control_tokens_stay_text() {
     assert!(count(&answer, "/error/prompt_tokens") > 3000);
     assert_eq!(count(&answer, "/error/context_window_size"), 1024);
 }
+
+#[tokio::test]
+async fn the_real_queue_is_bounded() {
+    use testkit::Config;
+    let config =
+        Config::embedded().set("engine.context_tokens", 2048).set("engine.sequences", 1).set("engine.queue_max", 1);
+    let (node, token) = crate::support::with(config).await;
+    let mut sockets = Vec::new();
+    for name in ["runs", "waits"] {
+        let mut socket = crate::support::session(&node, &token, name).await;
+        socket.send(crate::support::prompt(name, "Tell a very long story.", 1500)).await;
+        if name == "runs" {
+            socket.expect("stream_chunk").await;
+        }
+        sockets.push(socket);
+    }
+    testkit::eventually("the second waits", async || {
+        (node.metrics().await.get("llm_node_engine_queued_requests", &[]) == Some(1.0)).then_some(())
+    })
+    .await;
+    let response = send(&node, "/v1/chat/completions", Some(&token), &chat("Hi", 3)).await;
+    assert_eq!(response.status(), 429);
+    assert!(response.headers().contains_key("retry-after"));
+    assert_eq!(response.json::<Value>().await.expect("JSON")["error"]["code"], "rate_limit_exceeded");
+}

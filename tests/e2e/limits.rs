@@ -3,7 +3,9 @@
 use serde_json::json;
 use testkit::{Config, Socket, TestNode};
 
-use crate::support::{chat, generated, pace, post, prompt, scripted, session, with, words};
+use crate::support::{
+    chat, chat_stream, count, generated, pace, post, prompt, scripted, send, session, until_idle, with, words,
+};
 
 #[tokio::test]
 async fn an_oversized_message_closes_with_1009() {
@@ -176,28 +178,85 @@ async fn deeply_nested_and_huge_json_cost_nothing() {
     socket.request(json!({"type": "ping"}), "pong").await;
 }
 
+/// How a client that never reads asks for an answer.
+#[derive(Debug)]
+enum Deaf {
+    Sse,
+    Native,
+}
+
 #[tokio::test]
-async fn a_client_that_never_reads_loses_its_connection() {
-    use tokio::io::AsyncWriteExt as _;
-    let config = pace(0)
-        .set("server.write_timeout", "\"300ms\"")
-        .set("engine.context_tokens", 4_000_000)
-        .set("jobs.max_tokens_per_request", 1_000_000);
-    let (node, token) = with(config).await;
-    let body = crate::support::chat_stream("hello", 900_000).to_string();
+async fn a_client_that_never_reads_loses_its_answer_and_its_connection() {
+    const WISH: u64 = 900_000;
+    for deaf in [Deaf::Sse, Deaf::Native] {
+        let config = pace(0)
+            .set("server.write_timeout", "\"300ms\"")
+            .set("server.connections_per_address_max", 3)
+            .set("engine.context_tokens", 4_000_000)
+            .set("jobs.max_tokens_per_request", 1_000_000);
+        let (node, token) = with(config).await;
+        let stream = ask_and_never_read(&node, &token, &deaf, WISH).await;
+        // Three are let in: it, and those on which the test asked for readiness and reads metrics.
+        assert_eq!(hits(&node, "connections_per_address_max").await, 0.0);
+        assert!(try_open(&node, &token).await.is_none(), "no place is left");
+        testkit::eventually(&format!("{deaf:?} is given up"), async || {
+            (hits(&node, "write_timeout").await >= 1.0).then_some(())
+        })
+        .await;
+        testkit::eventually(&format!("the connection of {deaf:?} is closed"), async || {
+            (!is_open(&stream)).then_some(())
+        })
+        .await;
+        let made = generated(&until_idle(&node).await);
+        assert!(made < WISH as f64, "generation stopped, not only delivery: {made}");
+        let used = count(&node.settled_job("7").await, "/used_tokens");
+        assert!((1..WISH).contains(&used) && used as f64 <= made, "{used} of {made} is charged");
+        // Its place is free again.
+        testkit::eventually("another is let in", async || try_open(&node, &token).await).await;
+    }
+}
+
+async fn ask_and_never_read(node: &TestNode, token: &str, deaf: &Deaf, tokens: u64) -> tokio::net::TcpStream {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     // A small window, so that megabytes do not disappear in the kernel.
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a size");
-    let mut deaf = socket.connect(node.public().parse().expect("an address")).await.expect("connects");
-    let head = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    deaf.write_all(head.as_bytes()).await.expect("sends");
-    deaf.write_all(body.as_bytes()).await.expect("sends");
-    testkit::eventually("it is given up", async || (hits(&node, "write_timeout").await >= 1.0).then_some(())).await;
-    testkit::eventually("its connection is closed", async || (!is_open(&deaf)).then_some(())).await;
+    let mut stream = socket.connect(node.public().parse().expect("an address")).await.expect("connects");
+    let head =
+        |line: &str, more: &str| format!("{line} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n{more}\r\n");
+    match deaf {
+        Deaf::Sse => {
+            let body = chat_stream("hello", tokens).to_string();
+            let more = format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
+            let head = head("POST /v1/chat/completions", &more);
+            stream.write_all((head + &body).as_bytes()).await.expect("sends");
+        }
+        Deaf::Native => {
+            let more = "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                        sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+            stream.write_all(head("GET /v1/ws", more).as_bytes()).await.expect("sends");
+            // RFC 6455 section 1.3 has this answer to that key.
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"\r\n\r\n") {
+                answer.push(stream.read_u8().await.expect("an answer"));
+            }
+            let answer = String::from_utf8_lossy(&answer).into_owned();
+            assert!(answer.starts_with("HTTP/1.1 101") && answer.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{answer}");
+            let init = json!({"type": "session_init", "session_id": "s", "job_id": "7"});
+            for message in [init, prompt("s", "hello", tokens)] {
+                stream.write_all(&masked_text(&message.to_string())).await.expect("sends");
+            }
+        }
+    }
+    stream
+}
+
+/// A text frame with a length of 16 bits, masked with zeros (RFC 6455 section 5.2).
+fn masked_text(text: &str) -> Vec<u8> {
+    let length = u16::try_from(text.len()).expect("short").to_be_bytes();
+    let mut frame = vec![0x81, 0x80 | 126, length[0], length[1], 0, 0, 0, 0];
+    frame.extend(text.as_bytes());
+    frame
 }
 
 /// Whether the node's end of a connection is open, by the kernel's table: its remote port is ours, its state 01
@@ -209,4 +268,46 @@ fn is_open(stream: &tokio::net::TcpStream) -> bool {
         let fields: Vec<&str> = line.split_whitespace().collect();
         fields.len() > 3 && fields[2].ends_with(&ours) && fields[3] == "01"
     })
+}
+
+#[tokio::test]
+async fn a_full_node_answers_429_and_when_to_come_again() {
+    let (node, token) = with(pace(1).set("engine.scripted_in_flight_max", 1)).await;
+    let mut socket = session(&node, &token, "s").await;
+    let running = socket.send(prompt("s", "hello", 4000)).await;
+    socket.expect("stream_chunk").await;
+    for (path, mut body) in [
+        ("/v1/chat/completions", chat("hi", 4)),
+        ("/v1/completions", json!({"model": "default", "prompt": "hi", "max_tokens": 4})),
+        ("/v1/responses", json!({"model": "default", "input": "hi", "max_output_tokens": 4})),
+        ("/v1/inference", json!({"model": "default", "prompt": "hi", "max_tokens": 4})),
+    ] {
+        for stream in [false, true] {
+            body["stream"] = json!(stream);
+            let response = send(&node, path, Some(&token), &body).await;
+            assert_eq!(response.status(), 429, "{path}");
+            assert_eq!(response.headers()["retry-after"], "1", "{path}");
+            let error: serde_json::Value = response.json().await.expect("JSON");
+            let code = error.pointer("/error/code").or(error.get("error_type"));
+            assert!(
+                matches!(code.and_then(|code| code.as_str()), Some("rate_limit_exceeded" | "RATE_LIMIT")),
+                "{error}"
+            );
+        }
+    }
+    let mut other = session(&node, &token, "other").await;
+    let refused = other.send(prompt("other", "hi", 4)).await;
+    assert_eq!(other.answer(&refused).await.error.expect("an error")["code"], "RATE_LIMIT");
+    socket.send(json!({"type": "stream_cancel", "session_id": "s"})).await;
+    let answer = loop {
+        let frame = socket.json().await;
+        if frame["type"] == "stream_end" {
+            break frame;
+        }
+    };
+    assert_eq!((&answer["id"], &answer["reason"]), (&json!(running), &json!("cancelled")));
+    let refused = other.send(prompt("other", "hi", 1)).await;
+    assert_eq!(other.answer(&refused).await.text, words(1), "a place is free");
+    let used = count(&node.settled_job("7").await, "/used_tokens");
+    assert_eq!(used, count(&answer, "/tokens_used") + 1, "what was refused is not charged");
 }

@@ -5,6 +5,7 @@
 
 mod auth;
 mod crash;
+mod disk;
 mod failures;
 mod http;
 mod jobs;

@@ -93,6 +93,46 @@ async fn health_says_what_is_so() {
     assert_eq!(get(&node, "/health/ready").await.0, 503);
 }
 
+/// A node that has no model yet answers: alive, not ready, and how far it is.
+async fn assert_preparing(data_dir: std::path::PathBuf, reached: impl Fn(&serde_json::Value) -> bool) {
+    let address = eventually("it listens", async || {
+        let text = std::fs::read_to_string(data_dir.join("run/addresses.json")).ok()?;
+        let found: serde_json::Value = serde_json::from_str(&text).ok()?;
+        Some(found["public"].as_str()?.to_owned())
+    })
+    .await;
+    let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let get = async |path: &str| http.get(format!("http://{address}{path}")).send().await.expect("the node answers");
+    assert_eq!(get("/health/live").await.status(), 200);
+    assert_eq!(get("/health").await.status(), 200);
+    eventually("it says how far it is", async || {
+        let response = get("/health/ready").await;
+        assert_eq!(response.status(), 503);
+        let body: serde_json::Value = response.json().await.expect("JSON");
+        assert_eq!(body["status"], "not_ready", "{body}");
+        (reached(&body) && body["percent"].is_number()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn health_says_how_far_a_digest_is() {
+    use std::io::Read as _;
+    // The header of the real model, with so many zeros for weights that their digest takes a while.
+    let node = TestNode::prepare(BINARY, &Config::scripted());
+    let path = node.folder().join("large.gguf");
+    let mut head = Vec::new();
+    std::fs::File::open(testkit::model()).expect("a model").take(16 << 20).read_to_end(&mut head).expect("reads");
+    std::fs::write(&path, head).expect("writes");
+    std::fs::File::options().write(true).open(&path).expect("ours").set_len(64 << 30).expect("holes take no space");
+    node.write_config(&Config::model(&path));
+    let mut node = node;
+    node.spawn().await;
+    assert_preparing(node.data_dir(), |body| body["step"] == "digest" && body["percent"].as_f64() > Some(0.0)).await;
+    node.sigterm();
+    assert_eq!(node.ended().await, Some(0));
+}
+
 #[tokio::test]
 async fn sigterm_ends_a_node_that_waits_for_a_download() {
     // A hub that takes connections and never answers.
@@ -114,6 +154,7 @@ async fn sigterm_ends_a_node_that_waits_for_a_download() {
         .spawn()
         .expect("starts");
     let _connection = eventually("the download begins", async || hub.accept().ok()).await;
+    assert_preparing(node.data_dir(), |body| body["step"] == "download").await;
     let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
     // Neither an end nor the default of SIGHUP.
     rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("the child is ours");
@@ -260,4 +301,57 @@ async fn quickstart_and_doctor_and_chat_work() {
     let inspected: serde_json::Value =
         serde_json::from_str(&node.command_ok(&["token", "inspect", token.trim(), "--json"])).expect("JSON");
     assert_eq!((&inspected["sub"], &inspected["job_id"]), (&json!("alice"), &json!(JOB)));
+}
+
+/// The permissions of a file or directory.
+fn mode(path: &std::path::Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt as _;
+    let found = std::fs::metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    found.permissions().mode() & 0o777
+}
+
+#[tokio::test]
+async fn what_the_node_keeps_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    // A directory that everybody can look into, as `mkdir` makes it.
+    let mut node = TestNode::prepare(BINARY, &Config::scripted());
+    std::fs::set_permissions(node.data_dir(), std::fs::Permissions::from_mode(0o755)).expect("ours");
+    node.spawn().await;
+    node.until_ready().await;
+    let token = node.job_and_token("alice", JOB, 100);
+    post(&node, "/v1/chat/completions", Some(&token), &chat("hi", 5)).await;
+    let mut left = vec![node.data_dir()];
+    let mut seen = 0;
+    while let Some(path) = left.pop() {
+        assert_eq!(mode(&path) & 0o077, 0, "{} is open to others: {:o}", path.display(), mode(&path));
+        if path.is_dir() {
+            left.extend(std::fs::read_dir(&path).expect("ours").map(|entry| entry.expect("ours").path()));
+        }
+        seen += 1;
+    }
+    assert!(seen >= 8, "directories, database, its log and index, secret, lock, addresses: {seen}");
+    let doctor: serde_json::Value = serde_json::from_str(&node.command(&["doctor", "--json"]).stdout).expect("JSON");
+    let permissions = doctor.as_array().expect("checks").iter().find(|check| check["name"] == "permissions");
+    assert_eq!(permissions.expect("a check")["verdict"], "ok", "{doctor}");
+}
+
+#[test]
+fn the_script_that_fetches_the_model_makes_private_directories() {
+    use std::os::unix::fs::PermissionsExt as _;
+    // It gets no further than to the directories: the Python that it finds can do nothing.
+    let folder = tempfile::tempdir().expect("temporary files can be made");
+    let python = folder.path().join("python3");
+    std::fs::write(&python, "#!/bin/sh\nexit 1\n").expect("writes");
+    std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).expect("ours");
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").expect("a path"));
+    let output = std::process::Command::new("bash")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/fetch-model.sh"))
+        .arg(folder.path().join("a/data"))
+        .env("PATH", path)
+        .output()
+        .expect("there is a bash");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("python3-venv"), "{output:?}");
+    for made in ["a", "a/data", "a/data/models"] {
+        assert_eq!(mode(&folder.path().join(made)), 0o700, "{made}");
+    }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use testkit::{Socket, TestNode};
 
-use crate::support::{JOB, scripted, scripted_at, until_idle, words};
+use crate::support::{JOB, count, pace, scripted, scripted_at, until_idle, with, words};
 
 async fn open(node: &TestNode, token: &str) -> Socket {
     node.socket("/v1/responses", Some(token)).await.expect("an upgrade")
@@ -207,4 +207,68 @@ async fn a_lane_forgets_its_last_response_for_one_that_is_stored() {
         socket.send_plain(&message).await;
         assert_eq!(finish(&mut socket, None).await.1["error"]["code"], code);
     }
+}
+
+#[tokio::test]
+async fn a_node_that_is_told_to_stop_finishes_its_responses_and_closes_with_1012() {
+    let (mut node, token) = scripted_at(50).await;
+    let mut socket = open(&node, &token).await;
+    let mut idle = open(&node, &token).await;
+    idle.send_plain(&create("hi", 1)).await;
+    finish(&mut idle, None).await;
+    let mut message = create("go", 60);
+    message["stream_id"] = json!("running");
+    socket.send_plain(&message).await;
+    begun(&mut socket).await;
+    node.sigterm();
+    assert_eq!(idle.closed().await, Some(1012), "nothing runs on it");
+    let mut late = create("and me?", 5);
+    late["stream_id"] = json!("late");
+    socket.send_plain(&late).await;
+    // Refused beside the answer that still runs: events of both come mixed.
+    let (mut text, mut refused) = (String::new(), false);
+    let end = loop {
+        let event = socket.json().await;
+        match (event["stream_id"].as_str(), event["type"].as_str().expect("a type")) {
+            (Some("late"), "error") => {
+                assert_eq!((&event["error"]["code"], &event["status"]), (&json!("shutting_down"), &json!(503)));
+                refused = true;
+            }
+            (Some("running"), "response.output_text.delta") => text += event["delta"].as_str().expect("text"),
+            (Some("running"), "response.incomplete" | "response.completed") => break event,
+            (Some("running"), _) => {}
+            _ => panic!("{event}"),
+        }
+    };
+    assert!(refused);
+    assert!(words(60).ends_with(&text) && end["response"]["usage"]["output_tokens"] == 60, "{text} {end}");
+    assert_eq!(socket.closed().await, Some(1012));
+    assert_eq!(node.ended().await, Some(0));
+    let job = node.job(JOB);
+    assert_eq!((count(&job, "/used_tokens"), count(&job, "/reserved_tokens")), (61, 0), "{job}");
+}
+
+#[tokio::test]
+async fn a_connection_that_lived_long_enough_is_told_and_closed_with_1001() {
+    let (node, token) = with(pace(50).set("server.responses_connection_lifetime", "\"1s\"")).await;
+    let mut socket = open(&node, &token).await;
+    socket.send_plain(&create("go", 3000)).await;
+    begun(&mut socket).await;
+    let error = loop {
+        let event = socket.json().await;
+        if event["type"] == "error" {
+            break event;
+        }
+        assert!(event["type"].as_str().is_some_and(|kind| kind.starts_with("response.")), "{event}");
+    };
+    assert_eq!(error["error"]["code"], "websocket_connection_limit_reached", "{error}");
+    assert_eq!(error["status"], 400, "{error}");
+    // The official SDKs reconnect on 1001, not on 1000.
+    assert_eq!(socket.closed().await, Some(1001));
+    // What ran is cancelled, and charged at what was delivered.
+    until_idle(&node).await;
+    let used = count(&node.settled_job(JOB).await, "/used_tokens");
+    assert!((1..200).contains(&used), "{used}");
+    let hits = node.metrics().await.get("llm_node_limit_hits_total", &[("limit", "responses_connection_lifetime")]);
+    assert_eq!(hits, Some(1.0));
 }

@@ -58,8 +58,8 @@ impl DataDir {
     /// `mkdir` let other users in, they are shut out; only a directory that holds other things, too, is left as it is.
     ///
     /// # Errors
-    /// When it is no directory, cannot be created, cannot be written to (read-only, full, someone else's), or can be
-    /// written to by everybody: they could put a secret of their own into it.
+    /// When it is no directory, cannot be created, or can be written to by everybody: they could put a secret of their
+    /// own into it.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         match fs::metadata(path) {
             Ok(found) if !found.is_dir() => {
@@ -81,7 +81,6 @@ impl DataDir {
             let part = dir.path.join(part);
             if part.is_dir() { make_private(&part) } else { create_private(&part)? }
         }
-        dir.probe()?;
         Ok(dir)
     }
 
@@ -105,8 +104,12 @@ impl DataDir {
         Ok(())
     }
 
-    /// Writes and removes a small file: permissions alone do not tell of a full or read-only disk.
-    fn probe(&self) -> Result<()> {
+    /// Writes and removes a small file: permissions alone do not tell of a full or read-only disk. For who will write:
+    /// a command that only reads works on such a disk, too.
+    ///
+    /// # Errors
+    /// When it cannot be written to (read-only, full, someone else's).
+    pub(crate) fn probe(&self) -> Result<()> {
         let probe = self.path.join(format!("run/.probe.{}", std::process::id()));
         let written = write_private(&probe, b"llm-node\n");
         let _ = fs::remove_file(&probe);

@@ -89,7 +89,7 @@ fn all(common: &Common) -> Result<Vec<Check>> {
             return Ok(found);
         }
     };
-    let dir = match DataDir::open(&path) {
+    let dir = match DataDir::open(&path).and_then(|dir| dir.probe().map(|()| dir)) {
         Ok(dir) => dir,
         Err(error) => {
             found.push(Check::fail("data directory", format!("{error:#}"), "see there"));

@@ -47,6 +47,7 @@ pub(crate) fn run(common: &Common, arguments: &Serve) -> Result<ExitCode> {
     let loaded = inputs.load()?;
     let log = logging::init(&loaded.config.log)?;
     let dir = DataDir::open(&path)?;
+    dir.probe()?;
     let _lock = dir.lock()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
