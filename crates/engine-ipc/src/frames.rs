@@ -34,6 +34,9 @@ pub struct WorkerConfig {
     pub gpu: GpuConfig,
     /// Replaces the model's own chat template (Jinja source).
     pub chat_template: Option<String>,
+    /// Memory that the worker may take, in bytes: what is available on this machine and in its cgroup when it starts.
+    /// `None` where that is not known.
+    pub memory_bytes: Option<u64>,
 }
 
 /// GPU offload; ignored by a build without a GPU feature.
@@ -118,10 +121,12 @@ pub struct SequenceEvent {
     pub event: Event,
 }
 
-/// What happened to a request. The order is: `Admitted`, then `Token`s, then one `Finished`; or one `Refused`
+/// What happened to a request. The order is: `Prepared`, `Admitted`, then `Token`s, then one `Finished`; or one `Refused`
 /// at any point.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Event {
+    /// Its template, tokens and grammar are done: it waits for a sequence. If the worker dies now, it is not the reason.
+    Prepared,
     /// It has a sequence; its prompt is about to be computed.
     Admitted {
         /// Tokens of the rendered prompt, `Submit::generated` not counted.

@@ -183,6 +183,9 @@ pub enum BackendError {
     /// The deadline passed.
     #[error("the deadline passed")]
     Timeout,
+    /// The worker crashed twice while it worked on this very request. Not worth a retry: it would crash again.
+    #[error("the worker crashed twice on this request")]
+    Poisonous,
     /// A failure that is nobody's request: the detail is for the log.
     #[error("backend failure: {0}")]
     Internal(String),
@@ -206,6 +209,10 @@ impl From<BackendError> for ApiError {
             BackendError::Timeout => Self::new(
                 ErrorCode::Timeout,
                 "The answer took longer than its deadline. Retry, or ask for fewer tokens.",
+            ),
+            BackendError::Poisonous => Self::new(
+                ErrorCode::Internal,
+                "The model's process crashed twice on this request. Do not send it again as it is; give the operator its id.",
             ),
             BackendError::Internal(_) => Self::new(
                 ErrorCode::Internal,

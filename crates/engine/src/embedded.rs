@@ -18,8 +18,8 @@
 //! - [`EmbeddedConfig::failures_max`] deaths within [`EmbeddedConfig::failure_window`], a model that does not load, or a
 //!   wait beyond the limit fail all of them with [`BackendError::Unavailable`]; new ones are refused alike and readiness
 //!   says why, until a worker is ready again. It is tried for ever.
-//! - A request that had a sequence when [`EmbeddedConfig::request_deaths_max`] workers died is failed: it is likely what
-//!   kills them. Requests that were still queued cannot be at fault and are not counted.
+//! - A request that crashes workers is failed at its second crash, with [`BackendError::Poisonous`], and nobody else: see
+//!   `suspects`. Such a crash does not count among the `failures_max`.
 //!
 //! Before the first load is over, requests are refused: nobody knows yet whether the model loads.
 
@@ -28,6 +28,7 @@ mod launch;
 mod link;
 mod live;
 mod supervisor;
+mod suspects;
 
 #[cfg(test)]
 mod tests;
@@ -44,7 +45,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use self::launch::WorkerCommand;
-use self::{launch::Launch, live::Live, supervisor::Supervisor};
+use self::{
+    launch::{Launch, Launcher},
+    live::Live,
+    supervisor::Supervisor,
+};
 use crate::{
     Metrics,
     backend::{Backend, BackendError, GenerateRequest, Generation, Readiness},
@@ -78,8 +83,6 @@ pub struct EmbeddedConfig {
     pub failure_window: Duration,
     /// Longest time that requests wait for the next worker.
     pub restart_wait_max: Duration,
-    /// Deaths after which a request that was running is failed.
-    pub request_deaths_max: u32,
     /// How long a worker may take to exit when asked.
     pub shutdown_grace: Duration,
 }
@@ -101,7 +104,6 @@ impl EmbeddedConfig {
             failures_max: 3,
             failure_window: Duration::from_secs(60),
             restart_wait_max: Duration::from_secs(60),
-            request_deaths_max: 3,
             shutdown_grace: Duration::from_secs(2),
         }
     }
@@ -150,8 +152,8 @@ impl Embedded {
     /// Must be called within a Tokio runtime.
     #[must_use]
     pub fn start(config: EmbeddedConfig, metrics: Metrics) -> Self {
-        let command = config.command.clone();
-        Self::start_with(command, config, metrics)
+        let launcher = Launcher::new(config.command.clone());
+        Self::start_with(launcher, config, metrics)
     }
 
     fn start_with(launch: impl Launch, config: EmbeddedConfig, metrics: Metrics) -> Self {

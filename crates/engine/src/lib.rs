@@ -8,7 +8,9 @@
 
 pub mod assembler;
 pub mod backend;
+mod cgroup;
 pub mod embedded;
+mod memory;
 mod metrics;
 pub mod models;
 pub mod scripted;

@@ -1,9 +1,8 @@
 //! How many compute threads this process may use.
 
-use std::{
-    fs,
-    path::{Component, Path, PathBuf},
-};
+use std::{fs, path::Path};
+
+use crate::cgroup;
 
 /// Threads that the CPU quota of this process's cgroup pays for, or the processors that it may run on if those are
 /// fewer; at least 1.
@@ -18,31 +17,8 @@ pub fn available_threads() -> u32 {
 
 /// The quota's whole processors, at least 1; `None` without a quota. `root` is `/` but for tests.
 fn quota_threads(root: &Path) -> Option<u32> {
-    let membership = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
-    let quotas = membership.lines().filter_map(|line| {
-        // cgroups(7): hierarchy-id:controllers:path
-        let mut fields = line.splitn(3, ':');
-        let (_id, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
-        if controllers.is_empty() {
-            least(&root.join("sys/fs/cgroup"), path, v2_quota)
-        } else if controllers.split(',').any(|controller| controller == "cpu") {
-            [controllers, "cpu"]
-                .iter()
-                .filter_map(|mount| least(&root.join("sys/fs/cgroup").join(mount), path, v1_quota))
-                .reduce(f64::min)
-        } else {
-            None
-        }
-    });
     // Truncation is meant: see above.
-    quotas.reduce(f64::min).map(|quota| (quota as u32).max(1))
-}
-
-/// The smallest quota of a cgroup and its ancestors. In a container `path` may be the host's and not exist here; the
-/// mount itself is then the container's own group.
-fn least(mount: &Path, path: &str, quota: fn(&Path) -> Option<f64>) -> Option<f64> {
-    let inside: PathBuf = Path::new(path).components().filter(|part| matches!(part, Component::Normal(_))).collect();
-    inside.ancestors().filter_map(|group| quota(&mount.join(group))).reduce(f64::min)
+    cgroup::least(root, "cpu", v2_quota, v1_quota).map(|quota| (quota as u32).max(1))
 }
 
 /// `cpu.max`: "quota period" in microseconds, or "max period".

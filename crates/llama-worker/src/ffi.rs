@@ -1,9 +1,13 @@
-//! The only unsafe code of the crate: two functions of the C API that `llama-cpp-2` does not wrap as we need them.
+//! The only unsafe code of the crate: functions of the C API that `llama-cpp-2` does not wrap as we need them, and
+//! standard error while C++ writes to it.
 #![allow(unsafe_code, reason = "calls the C API of llama.cpp itself")]
 
 use std::{
     collections::VecDeque,
     ffi::{CStr, CString, c_char, c_void},
+    fs::File,
+    mem::ManuallyDrop,
+    os::fd::{FromRawFd as _, OwnedFd},
     sync::{Mutex, Once, PoisonError},
 };
 
@@ -51,6 +55,24 @@ extern "C" fn log(level: sys::ggml_log_level, text: *const c_char, _data: *mut c
         errors.push_back(text.to_owned());
     }
     tracing::debug!(target: "llama_cpp", "{text}");
+}
+
+/// Runs `work` with standard error going nowhere, for the whole process: llama.cpp prints a grammar that it cannot parse,
+/// and the schema that it was made of is a client's. Where that cannot be arranged, `work` is not done.
+pub(crate) fn without_stderr<T>(work: impl FnOnce() -> Option<T>) -> Option<T> {
+    /// Two at a time would take each other's silence for the real thing.
+    static SILENCE: Mutex<()> = Mutex::new(());
+    let _alone = SILENCE.lock().unwrap_or_else(PoisonError::into_inner);
+    let nowhere = File::options().write(true).open("/dev/null").ok()?;
+    // SAFETY: descriptor 2 is open for the life of a Rust program (the runtime sees to it before `main`), and is never
+    // closed through this value, which is not dropped.
+    let mut stderr = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(2) });
+    let kept = stderr.try_clone().ok()?;
+    rustix::io::dup2(&nowhere, &mut stderr).ok()?;
+    let result = work();
+    // Fails only for a descriptor that is not open, and both are.
+    let _ = rustix::io::dup2(&kept, &mut stderr);
+    result
 }
 
 /// CPU features and back ends compiled in, in llama.cpp's words.

@@ -1,6 +1,6 @@
 //! Loading: model, context and what is known of them.
 
-use std::{num::NonZeroU32, sync::OnceLock};
+use std::{num::NonZeroU32, sync::OnceLock, thread};
 
 use engine_ipc::{ModelInfo, WorkerConfig};
 use llama_cpp_2::{
@@ -12,11 +12,15 @@ use llama_cpp_2::{
 
 use crate::{
     ffi, gguf,
-    template::{ChatTemplate, TemplateSpecials},
+    template::{self, ChatTemplate, TemplateSpecials},
 };
 
 /// Memory for the KV cache when the context's size is left to the node.
 const KV_BYTES_AUTO_MAX: u64 = 1 << 30;
+/// Whether layers can be offloaded at all.
+const HAS_GPU: bool = cfg!(any(feature = "cuda", feature = "metal", feature = "vulkan"));
+/// Bytes of one number in the cache (llama.cpp's default type).
+const F16_BYTES: u64 = 2;
 /// Smallest context that is chosen so.
 const CONTEXT_AUTO_MIN: u32 = 512;
 /// The template of models that have none: most of them were trained on something like it.
@@ -74,11 +78,21 @@ pub(crate) fn load(config: &WorkerConfig, progress: impl FnMut(f32) -> bool + 's
         bos_token: token_text(&model, model.vocab().bos()),
         eos_token: token_text(&model, model.vocab().eos()),
     };
-    let template = ChatTemplate::new(source.as_deref().unwrap_or(FALLBACK_TEMPLATE), specials)
-        .map_err(|error| error.to_string())?;
+    let template = compile(source.as_deref().unwrap_or(FALLBACK_TEMPLATE), specials)?;
     let context_tokens = context_tokens(&model, config);
     let control_starts = control_starts(&model);
     Ok(Loaded { model, template, has_chat_template, context_tokens, control_starts })
+}
+
+/// On a stack of its own: a template may nest deeper than the caller's has room for.
+fn compile(source: &str, specials: TemplateSpecials) -> Result<ChatTemplate, String> {
+    let thread = thread::Builder::new().name("template".into()).stack_size(template::STACK_BYTES);
+    thread::scope(|scope| {
+        let compiling = thread
+            .spawn_scoped(scope, || ChatTemplate::new(source, specials))
+            .map_err(|error| format!("no thread for the chat template can be started: {error}"))?;
+        compiling.join().map_err(|_| "the chat template could not be compiled".to_owned())?.map_err(|e| e.to_string())
+    })
 }
 
 /// The tokens that text becomes only where special tokens are parsed (llama.cpp's `tokenizer_st_partition`).
@@ -120,12 +134,62 @@ fn context_tokens(model: &LlamaModel, config: &WorkerConfig) -> u32 {
         }
         return config.context_tokens;
     }
-    let head = u64::from(model.n_embd().unsigned_abs()) / u64::from(model.n_head().max(1));
-    let bytes_per_token = 2 * 2 * u64::from(model.n_layer()) * u64::from(model.n_head_kv()) * head;
-    let all = bytes_per_token.max(1) * u64::from(config.sequences.max(1));
-    let fits = u32::try_from(KV_BYTES_AUTO_MAX / all).unwrap_or(u32::MAX).max(CONTEXT_AUTO_MIN);
+    // At most half of what is there: other things need memory, too.
+    let most = memory_for_context(model, config).map_or(u64::MAX, |bytes| bytes / 2).min(KV_BYTES_AUTO_MAX);
+    let fits = fitting_context(model, config, most).max(CONTEXT_AUTO_MIN);
     let power = 1 << (31 - fits.leading_zeros());
     trained.min(power)
+}
+
+/// Bytes of the KV cache for one token of one sequence on this machine's own memory; what is offloaded is the device's.
+fn kv_bytes_per_token(model: &LlamaModel, config: &WorkerConfig) -> u64 {
+    let architecture = model.meta_val_str("general.architecture").unwrap_or_default();
+    let default = u64::from(model.n_embd().unsigned_abs()) / u64::from(model.n_head().max(1));
+    let head = |key: &str| {
+        let value = model.meta_val_str(&format!("{architecture}.attention.{key}_length")).ok();
+        value.and_then(|value| value.parse().ok()).unwrap_or(default)
+    };
+    let per_layer = F16_BYTES * u64::from(model.n_head_kv()) * (head("key") + head("value"));
+    host_layers(model, config) * per_layer
+}
+
+/// Layers that are computed by the CPU.
+fn host_layers(model: &LlamaModel, config: &WorkerConfig) -> u64 {
+    let offloaded = if HAS_GPU { config.gpu.layers } else { 0 };
+    u64::from(model.n_layer().saturating_sub(offloaded))
+}
+
+/// Memory that is left for the KV cache beside the weights. Weights that do not fit are not counted: they are mapped, so
+/// the kernel can drop and read them again, which is slow and no reason to be killed.
+fn memory_for_context(model: &LlamaModel, config: &WorkerConfig) -> Option<u64> {
+    let weights = model.size() / u64::from(model.n_layer().max(1)) * host_layers(model, config);
+    config.memory_bytes.map(|bytes| bytes.checked_sub(weights).unwrap_or(bytes))
+}
+
+/// The longest context for each sequence that takes at most `bytes` in all.
+fn fitting_context(model: &LlamaModel, config: &WorkerConfig, bytes: u64) -> u32 {
+    let all = kv_bytes_per_token(model, config).saturating_mul(config.sequences.max(1).into()).max(1);
+    u32::try_from(bytes / all).unwrap_or(u32::MAX)
+}
+
+/// llama.cpp takes the whole cache at once and touches it: where there is too little memory, the kernel kills the process
+/// without a word about why.
+fn check_memory(loaded: &Loaded, config: &WorkerConfig) -> Result<(), String> {
+    let model = &loaded.model;
+    let Some(available) = memory_for_context(model, config) else { return Ok(()) };
+    let (context, sequences) = (u64::from(loaded.context_tokens), u64::from(config.sequences));
+    let needed = kv_bytes_per_token(model, config).saturating_mul(context).saturating_mul(sequences);
+    if needed <= available {
+        return Ok(());
+    }
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    Err(format!(
+        "a context of {context} tokens for each of {sequences} sequences needs {} MiB of memory, and {} MiB are available \
+         beside the weights: set engine.context_tokens to at most {}, or lower engine.sequences",
+        mib(needed),
+        mib(available),
+        fitting_context(model, config, available)
+    ))
 }
 
 /// The context that the step thread owns.
@@ -133,6 +197,7 @@ fn context_tokens(model: &LlamaModel, config: &WorkerConfig) -> u32 {
 /// # Errors
 /// For the operator: mostly that memory is short.
 pub(crate) fn context<'model>(loaded: &'model Loaded, config: &WorkerConfig) -> Result<LlamaContext<'model>, String> {
+    check_memory(loaded, config)?;
     let cells = loaded.context_tokens.saturating_mul(config.sequences);
     let threads = i32::try_from(config.threads.max(1)).unwrap_or(i32::MAX);
     let params = LlamaContextParams::default()

@@ -18,15 +18,16 @@ use crate::{
     WorkerError,
     decoder::Decoder,
     load, prepare,
-    prepare::Prepared,
+    prepare::{Prepared, Unwanted},
     scheduler::{Limits, Scheduler},
+    template,
 };
 
 /// Loading frames a second, at most.
 const LOADING_FRAME_INTERVAL: Duration = Duration::from_millis(50);
-/// Stack of the prepare thread. Schema and grammar compilers recurse; `schema` bounds how deep, this is room for it.
-/// Memory is taken only as it is touched.
-const PREPARE_STACK_BYTES: usize = 64 << 20;
+/// Stack of the prepare thread. Templates nest, and schema and grammar compilers recurse (`schema` bounds how deep; 64 MiB
+/// would do for it). Memory is taken only as it is touched.
+const PREPARE_STACK_BYTES: usize = template::STACK_BYTES;
 /// Requests between the threads beyond those that the queue and the sequences hold.
 const CHANNEL_SLACK: usize = 64;
 
@@ -86,14 +87,17 @@ fn serve(config: &WorkerConfig, reader: UnixStream, writer: &mut UnixStream) -> 
     // Each request is at most three messages to the step thread: arrived, prepared, cancel.
     let (to_step, from_all) = sync_channel(capacity.saturating_mul(3));
     let (to_prepare, submissions) = sync_channel(capacity);
+    let unwanted = Unwanted::default();
     let unblock = reader.try_clone().map_err(WorkerError::Thread)?;
     thread::scope(|scope| {
         let prepared = to_step.clone();
-        let loaded = &loaded;
+        let (loaded, unwanted) = (&loaded, &unwanted);
         let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
         spawn("prepare")
             .stack_size(PREPARE_STACK_BYTES)
-            .spawn_scoped(scope, move || prepare::run(loaded, &submissions, &prepared))
+            .spawn_scoped(scope, move || {
+                prepare::run(&submissions, unwanted, &prepared, |submit| prepare::prepare(loaded, submit));
+            })
             .map_err(WorkerError::Thread)?;
         spawn("reader")
             .spawn_scoped(scope, move || read(reader, &to_prepare, &to_step))
@@ -105,7 +109,7 @@ fn serve(config: &WorkerConfig, reader: UnixStream, writer: &mut UnixStream) -> 
             queue_max: config.queue_max,
             prefix_cache: config.prefix_cache,
         };
-        let result = step(Scheduler::new(decoder, limits), &from_all, writer);
+        let result = step(Scheduler::new(decoder, limits), &from_all, unwanted, writer);
         // The reader may be waiting for a frame; the prepare thread ends when it does.
         let _ = unblock.shutdown(Shutdown::Both);
         drop(from_all);
@@ -139,6 +143,7 @@ fn read(mut socket: UnixStream, to_prepare: &SyncSender<Box<Submit>>, to_step: &
 fn step(
     mut scheduler: Scheduler<Decoder<'_>>,
     messages: &Receiver<ToStep>,
+    unwanted: &Unwanted,
     writer: &mut UnixStream,
 ) -> Result<(), WorkerError> {
     loop {
@@ -160,15 +165,27 @@ fn step(
                 }
             };
             match message {
-                ToStep::Arrived(id) => events.extend(scheduler.arrived(id)),
-                ToStep::Prepared(prepared) => scheduler.prepared(*prepared),
+                ToStep::Arrived(id) => {
+                    let refused = scheduler.arrived(id);
+                    if refused.is_some() {
+                        unwanted.insert(id);
+                    }
+                    events.extend(refused);
+                }
+                ToStep::Prepared(prepared) => {
+                    unwanted.over(prepared.id);
+                    events.extend(scheduler.prepared(*prepared));
+                }
                 ToStep::Refused(id, refusal) => {
+                    unwanted.over(id);
                     if scheduler.forget(id) {
                         events.push(SequenceEvent { id, event: Event::Refused(refusal) });
                     }
                 }
                 ToStep::Cancel(id) => {
-                    scheduler.cancel(id);
+                    if scheduler.cancel(id) {
+                        unwanted.insert(id);
+                    }
                     cancelled = true;
                 }
                 ToStep::Ping(number) => write_frame(writer, &FromWorker::Pong(number))?,

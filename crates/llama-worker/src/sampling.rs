@@ -12,10 +12,11 @@ use llama_cpp_2::{
 };
 use protocol::inference::{ResponseFormat, Sampling};
 
-use crate::schema;
+use crate::{ffi, schema};
 
-/// Tokens that penalties look back at (llama.cpp's own default).
-const PENALTY_WINDOW: i32 = 64;
+/// Tokens of the answer that the repetition penalty looks back at (llama.cpp's own default). The frequency and presence
+/// penalties are OpenAI's: they look at the whole answer.
+const REPEAT_WINDOW: i32 = 64;
 /// Candidates less likely than the best by this many nats at the final temperature (e⁻³⁰ is 10⁻¹³) are not considered:
 /// all of a vocabulary of 49,152 together would be drawn once in a hundred million tokens, and to weigh them each time
 /// costs more than a small model's own share of a step.
@@ -45,6 +46,7 @@ impl Sampler {
     pub(crate) fn new(
         model: &LlamaModel,
         sampling: &Sampling,
+        answer_tokens_max: u32,
         format: &ResponseFormat,
         seed: u64,
     ) -> Result<Self, Refusal> {
@@ -53,18 +55,17 @@ impl Sampler {
         if !sampling.logit_bias.is_empty() {
             samplers.push(LlamaSampler::logit_bias(vocabulary, &biases(sampling, vocabulary)?));
         }
-        let penalised = (sampling.repeat_penalty - 1.0).abs() > f32::EPSILON
-            || sampling.frequency_penalty != 0.0
-            || sampling.presence_penalty != 0.0;
-        if penalised {
-            samplers.push(LlamaSampler::penalties(
-                vocabulary,
-                PENALTY_WINDOW,
-                sampling.repeat_penalty,
-                sampling.frequency_penalty,
-                sampling.presence_penalty,
-            ));
+        let repeat = (sampling.repeat_penalty - 1.0).abs() > f32::EPSILON;
+        if repeat {
+            samplers.push(LlamaSampler::penalties(vocabulary, REPEAT_WINDOW, sampling.repeat_penalty, 0.0, 0.0));
         }
+        let (frequency, presence) = (sampling.frequency_penalty, sampling.presence_penalty);
+        let counted = frequency != 0.0 || presence != 0.0;
+        if counted {
+            let whole_answer = i32::try_from(answer_tokens_max.max(1)).unwrap_or(i32::MAX);
+            samplers.push(LlamaSampler::penalties(vocabulary, whole_answer, 1.0, frequency, presence));
+        }
+        let penalised = repeat || counted;
         let greedy = sampling.temperature <= 0.0;
         if !greedy {
             if sampling.top_k > 0 {
@@ -186,8 +187,13 @@ fn grammar(model: &LlamaModel, format: &ResponseFormat) -> Result<Option<LlamaSa
     };
     let unknown = "It is not valid, or uses what llama.cpp's grammars do not know.";
     let schema = schema::check(schema).map_err(invalid)?;
-    let grammar = llama_cpp_2::json_schema_to_grammar(&schema).map_err(|_| invalid(unknown))?;
-    LlamaSampler::grammar(model, &grammar, "root").map(Some).map_err(|_| invalid(unknown))
+    // What they refuse they print, and that is the client's.
+    ffi::without_stderr(|| {
+        let grammar = llama_cpp_2::json_schema_to_grammar(&schema).ok()?;
+        LlamaSampler::grammar(model, &grammar, "root").ok()
+    })
+    .map(Some)
+    .ok_or_else(|| invalid(unknown))
 }
 
 /// The candidates; without those that are `negligible_nats` less likely than the best, where that is given.

@@ -132,10 +132,13 @@ impl<M: Model> Scheduler<M> {
     }
 
     /// It is prepared; it waits for a sequence unless it was refused or cancelled meanwhile.
-    pub(crate) fn prepared(&mut self, request: Prepared<M::Sampler>) {
-        if self.preparing.remove(&request.id) == Some(false) {
+    pub(crate) fn prepared(&mut self, request: Prepared<M::Sampler>) -> Option<SequenceEvent> {
+        let id = request.id;
+        let is_wanted = self.preparing.remove(&id) == Some(false);
+        is_wanted.then(|| {
             self.waiting.push(request.tenant.clone(), request);
-        }
+            SequenceEvent { id, event: Event::Prepared }
+        })
     }
 
     /// It cannot be prepared. False when nobody waits for it any more.
@@ -143,16 +146,19 @@ impl<M: Model> Scheduler<M> {
         self.preparing.remove(&id) == Some(false)
     }
 
-    /// Ends a request wherever it is. What was computed for it stays a cached prefix.
-    pub(crate) fn cancel(&mut self, id: WorkerId) {
+    /// Ends a request wherever it is. What was computed for it stays a cached prefix. True if it is being prepared.
+    pub(crate) fn cancel(&mut self, id: WorkerId) -> bool {
         if let Some(cancelled) = self.preparing.get_mut(&id) {
             *cancelled = true;
-        } else if !self.waiting.remove(|request| request.id == id) {
+            return true;
+        }
+        if !self.waiting.remove(|request| request.id == id) {
             let found = self.slots.iter().position(|slot| slot.active.as_ref().is_some_and(|a| a.request.id == id));
             if let Some(index) = found {
                 self.release(index);
             }
         }
+        false
     }
 
     /// Computes one batch and reports what came of it.

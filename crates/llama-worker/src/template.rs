@@ -3,8 +3,8 @@
 //! The reference is Hugging Face's `apply_chat_template` (Jinja2 in an immutable sandbox, `trim_blocks` and
 //! `lstrip_blocks` on); `fixtures/render.py` produces the expected texts of the tests with exactly that. A template is
 //! untrusted input like any model file: it gets bounded fuel, recursion and size, and no loader, so it can neither hang
-//! the worker nor read anything but the messages. (Values nested thousands deep can still overflow the stack when they
-//! are dropped: that ends the worker, which is a process of its own for such reasons.)
+//! the worker nor read anything but the messages. What it nests, in its source or in values that it builds, is walked
+//! recursively by the engine: compile and render on a thread with [`STACK_BYTES`], which fits what the limits allow.
 //!
 //! What people send does not always fit what a template takes: some refuse a system message, some demand strict
 //! alternation, some drop a system message or a tool's result in silence. [`ChatTemplate::new`] finds the last by probes, the
@@ -23,6 +23,15 @@ use protocol::inference::{Message, Role};
 
 /// Largest template source in bytes; the largest known real one is under 32 KiB.
 pub const TEMPLATE_BYTES_MAX: usize = 256 * 1024;
+
+/// Stack of a thread that compiles or renders a template. Memory is taken only as it is touched, which real templates do
+/// not. Chains of operators in the source ([`TEMPLATE_BYTES_MAX`] of them) and values nested in a loop (as deep as the fuel
+/// lasts) need up to MEASURED; the tests hold both.
+pub const STACK_BYTES: usize = 512 << 20;
+
+/// Longest tag (`{{ … }}`, `{% … %}`) in bytes, texts in quotation marks not counted: a chain of operators is as deep as
+/// it is long. The longest known real one has under 1 KiB.
+pub const TAG_BYTES_MAX: usize = 8 * 1024;
 
 /// Longest reason of a refusal that is passed on, in characters.
 const REASON_CHARS_MAX: usize = 200;
@@ -59,6 +68,14 @@ pub enum TemplateError {
     #[error("the chat template has {bytes} bytes, the limit is {TEMPLATE_BYTES_MAX}")]
     TooLarge {
         /// Its size.
+        bytes: usize,
+    },
+    /// An expression or statement is over [`TAG_BYTES_MAX`].
+    #[error(
+        "the chat template has a tag of {bytes} bytes, the limit is {TAG_BYTES_MAX}; set engine.chat_template_file to replace it"
+    )]
+    TagTooLong {
+        /// Its size, without texts in quotation marks.
         bytes: usize,
     },
     /// The source is not a template that this node can run.
@@ -105,10 +122,14 @@ impl ChatTemplate {
     /// Compiles `source` and finds out which roles it takes.
     ///
     /// # Errors
-    /// [`TemplateError::TooLarge`] and [`TemplateError::Syntax`].
+    /// [`TemplateError::TooLarge`], [`TemplateError::TagTooLong`] and [`TemplateError::Syntax`].
     pub fn new(source: &str, specials: TemplateSpecials) -> Result<Self, TemplateError> {
         if source.len() > TEMPLATE_BYTES_MAX {
             return Err(TemplateError::TooLarge { bytes: source.len() });
+        }
+        let bytes = environment::longest_tag(source);
+        if bytes > TAG_BYTES_MAX {
+            return Err(TemplateError::TagTooLong { bytes });
         }
         let mut template = Self {
             environment: environment::build(source)?,

@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Config, Finished, Handshake, Metrics, Socket, eventually, process, run_to_exit};
+use crate::{Config, Finished, Handshake, Metrics, Socket, eventually, process, run_to_exit, run_with_input};
 
 /// Time for a command that ends by itself.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -200,6 +200,17 @@ impl TestNode {
         run_to_exit(&self.binary, &arguments, self.folder.path(), COMMAND_TIMEOUT)
     }
 
+    /// As [`Self::command`], for a command that reads standard input.
+    ///
+    /// # Panics
+    /// When it does not end.
+    #[must_use]
+    pub fn command_with_input(&self, arguments: &[&str], input: &str) -> Finished {
+        let common = self.common_arguments();
+        let arguments: Vec<&str> = arguments.iter().copied().chain(common.iter().map(String::as_str)).collect();
+        run_with_input(&self.binary, &arguments, input, self.folder.path(), COMMAND_TIMEOUT)
+    }
+
     /// As [`Self::command`], for a command that must succeed; gives what it printed.
     ///
     /// # Panics
@@ -310,6 +321,15 @@ impl TestNode {
     pub fn kill(&self, pid: u32) {
         assert!(pid == self.pid() || process::children(self.pid()).contains(&pid), "{pid} is not ours to kill");
         process::signal(pid, rustix::process::Signal::KILL);
+    }
+
+    /// Stops a process of this node (SIGSTOP): it hangs until it is killed.
+    ///
+    /// # Panics
+    /// When `pid` is not the node's child.
+    pub fn freeze(&self, pid: u32) {
+        assert!(process::children(self.pid()).contains(&pid), "{pid} is not ours to stop");
+        process::signal(pid, rustix::process::Signal::STOP);
     }
 
     /// Kills the node at once and waits for its end; its worker must follow by itself.

@@ -86,6 +86,7 @@ fn frames_of_every_kind_come_back_as_they_were_one_after_another() {
         prefix_cache: true,
         gpu: GpuConfig { layers: u32::MAX, main_device: -1 },
         chat_template: Some(String::new()),
+        memory_bytes: Some(1 << 33),
     };
     let to = [
         ToWorker::Configure(Box::new(config)),

@@ -14,13 +14,16 @@ pub(super) struct Failures {
 }
 
 impl Failures {
-    /// Records a death. `ready_for` is how long the worker had been ready.
-    pub(super) fn record(&mut self, now: Instant, ready_for: Duration, config: &EmbeddedConfig) {
+    /// Records a death. `ready_for` is how long the worker had been ready. A death `is_explained` when a request answers
+    /// for it and is gone: it delays the next start like any other, but says nothing about the workers to come.
+    pub(super) fn record(&mut self, now: Instant, ready_for: Duration, is_explained: bool, config: &EmbeddedConfig) {
         if ready_for >= config.failure_window {
             self.consecutive = 0;
         }
         self.consecutive = self.consecutive.saturating_add(1);
-        self.recent.push_back(now);
+        if !is_explained {
+            self.recent.push_back(now);
+        }
         while self.recent.len() > config.failures_max
             || self.recent.front().is_some_and(|&at| now.duration_since(at) > config.failure_window)
         {

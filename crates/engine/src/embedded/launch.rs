@@ -4,16 +4,21 @@ use std::{
     os::{fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
     path::PathBuf,
     process::Stdio,
+    sync::mpsc,
+    thread,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::UnixStream,
     process::{Child, Command},
+    runtime::Handle,
 };
 
 /// Secrets of the node are in variables with this prefix; the worker parses what strangers wrote and gets none of them.
 const SECRET_PREFIX: &str = "LLM_NODE__";
+/// What the model hub's client reads.
+const SECRETS_OF_OTHERS: [&str; 2] = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"];
 
 /// The program that is the worker.
 ///
@@ -51,8 +56,8 @@ pub(super) trait Launch: Send + 'static {
     fn launch(&mut self) -> io::Result<Launched>;
 }
 
-impl Launch for WorkerCommand {
-    fn launch(&mut self) -> io::Result<Launched> {
+impl WorkerCommand {
+    fn spawn(&self) -> io::Result<Launched> {
         let (ours, theirs) = StdUnixStream::pair()?;
         let mut command = Command::new(&self.program);
         command
@@ -64,7 +69,8 @@ impl Launch for WorkerCommand {
             .process_group(0)
             .kill_on_drop(true);
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with(SECRET_PREFIX) {
+            let text = name.to_string_lossy();
+            if text.starts_with(SECRET_PREFIX) || SECRETS_OF_OTHERS.contains(&text.as_ref()) {
                 command.env_remove(name);
             }
         }
@@ -77,6 +83,43 @@ impl Launch for WorkerCommand {
     }
 }
 
+/// Starts worker processes, all from one thread that lives as long as this does.
+///
+/// A worker asks the kernel to be killed when its parent dies (`prctl(2)`, `PR_SET_PDEATHSIG`), and for that the parent is
+/// the *thread* that started it. A runtime's threads come and go.
+#[derive(Debug)]
+pub(super) struct Launcher {
+    asks: mpsc::SyncSender<Ask>,
+}
+
+type Ask = (Handle, mpsc::SyncSender<io::Result<Launched>>);
+
+impl Launcher {
+    pub(super) fn new(command: WorkerCommand) -> Self {
+        // One ask at a time: `launch` waits for its answer.
+        let (asks, asked) = mpsc::sync_channel::<Ask>(1);
+        let parent = move || {
+            while let Ok((runtime, answer)) = asked.recv() {
+                let _entered = runtime.enter();
+                // Who asked may be gone; the worker is killed on drop then.
+                let _ = answer.send(command.spawn());
+            }
+        };
+        // Without a thread every launch says so.
+        let _ = thread::Builder::new().name("worker-parent".into()).spawn(parent);
+        Self { asks }
+    }
+}
+
+impl Launch for Launcher {
+    fn launch(&mut self) -> io::Result<Launched> {
+        let gone = || io::Error::other("the thread that starts workers could not be started");
+        let (sender, answer) = mpsc::sync_channel(1);
+        self.asks.send((Handle::current(), sender)).map_err(|_| gone())?;
+        answer.recv().map_err(|_| gone())?
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -84,7 +127,8 @@ mod tests {
     use super::*;
 
     fn shell(script: &str) -> Launched {
-        WorkerCommand { program: "/bin/sh".into(), args: vec!["-c".into(), script.into()] }.launch().expect("launches")
+        let command = WorkerCommand { program: "/bin/sh".into(), args: vec!["-c".into(), script.into()] };
+        command.spawn().expect("launches")
     }
 
     #[tokio::test]
@@ -107,8 +151,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_program_is_named() {
-        let error =
-            WorkerCommand { program: "/nonexistent/worker".into(), args: vec![] }.launch().err().expect("fails");
+        let command = WorkerCommand { program: "/nonexistent/worker".into(), args: vec![] };
+        let error = Launcher::new(command).launch().err().expect("fails");
         assert!(error.to_string().contains("/nonexistent/worker"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{os::unix::process::ExitStatusExt as _, time::Duration};
 
 use engine_ipc::{FRAME_BYTES_MAX, FrameError, FromWorker, ToWorker, decode, encode};
 use tokio::{
@@ -31,6 +31,15 @@ pub(super) struct Link {
     pub(super) ping_at: Instant,
 }
 
+/// How a worker ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It crashed, exited, or did what made us kill it.
+    ByItself,
+    /// Someone else sent it a signal: an operator, or the kernel when memory ran out.
+    FromOutside,
+}
+
 /// The worker does not read its socket: it is hung.
 #[derive(Debug)]
 pub(super) struct OutgoingFull;
@@ -59,25 +68,24 @@ impl Link {
         }
     }
 
-    /// Kills the worker and logs how it ended.
-    pub(super) fn kill(mut self, reason: &str) {
-        let Some(mut child) = self.child.take() else { return };
-        let reason = reason.to_owned();
-        tokio::spawn(async move {
-            // A worker that crashed tells more by its own status than by our SIGKILL.
-            let ended = tokio::time::timeout(EXIT_STATUS_WAIT, child.wait()).await;
-            let status = match ended {
-                Ok(status) => status,
-                Err(_elapsed) => {
-                    let _ = child.start_kill();
-                    child.wait().await
-                }
-            };
-            match status {
-                Ok(status) => tracing::warn!(%reason, %status, "worker ended"),
-                Err(error) => tracing::warn!(%reason, %error, "worker ended, its status is unknown"),
-            }
-        });
+    /// Ends the worker and logs how it went; waits for its status, for a bounded time. `is_over`: its socket closed, so that
+    /// its own status tells more than our SIGKILL would.
+    pub(super) async fn end(mut self, reason: &str, is_over: bool) -> Ended {
+        let Some(mut child) = self.child.take() else { return Ended::ByItself };
+        if is_over && let Ok(Ok(status)) = tokio::time::timeout(EXIT_STATUS_WAIT, child.wait()).await {
+            let ended = by_whom(status);
+            tracing::warn!(%reason, %status, ?ended, "worker ended");
+            return ended;
+        }
+        // A status of its own that came meanwhile is as good.
+        let _ = child.start_kill();
+        match tokio::time::timeout(EXIT_STATUS_WAIT, child.wait()).await {
+            Ok(Ok(status)) => tracing::warn!(%reason, %status, "worker killed"),
+            Ok(Err(error)) => tracing::warn!(%reason, %error, "worker killed, its status is unknown"),
+            // In an uninterruptible wait (a dead disk); the runtime reaps it when it ends.
+            Err(_elapsed) => tracing::warn!(%reason, "worker killed, it has not ended yet"),
+        }
+        Ended::ByItself
     }
 
     /// Asks the worker to exit, kills it after `grace`.
@@ -98,6 +106,16 @@ impl Drop for Link {
     fn drop(&mut self) {
         self.reader.abort();
         self.writer.abort();
+    }
+}
+
+/// Crashes are SIGABRT, SIGSEGV, SIGBUS, SIGILL, SIGFPE and exit codes; nothing in a worker sends it these.
+fn by_whom(status: std::process::ExitStatus) -> Ended {
+    const FROM_OUTSIDE: [i32; 5] = [1, 2, 3, 9, 15]; // SIGHUP, SIGINT, SIGQUIT, SIGKILL, SIGTERM: signal(7)
+    if status.signal().is_some_and(|signal| FROM_OUTSIDE.contains(&signal)) {
+        Ended::FromOutside
+    } else {
+        Ended::ByItself
     }
 }
 
@@ -139,5 +157,29 @@ async fn write_all(mut writer: impl AsyncWrite + Unpin, mut frames: mpsc::Receiv
         if writer.write_all(&bytes).await.is_err() || frame == ToWorker::Shutdown {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::launch::{Launch as _, Launcher, WorkerCommand};
+
+    #[tokio::test]
+    async fn a_crash_is_told_from_a_kill() {
+        let check = async |script: &str, is_over: bool, expected: Ended| {
+            let command = WorkerCommand { program: "/bin/sh".into(), args: vec!["-c".into(), script.into()] };
+            let link = Link::new(Launcher::new(command).launch().expect("launches"), 1);
+            assert_eq!(link.end("test", is_over).await, expected, "{script}");
+        };
+        check("exit 1", true, Ended::ByItself).await;
+        check("kill -ABRT $$", true, Ended::ByItself).await;
+        check("kill -SEGV $$", true, Ended::ByItself).await;
+        check("kill -KILL $$", true, Ended::FromOutside).await;
+        check("kill -TERM $$", true, Ended::FromOutside).await;
+        // Hung: the SIGKILL is ours.
+        check("exec sleep 600", false, Ended::ByItself).await;
+        // Its socket is closed and it goes on all the same.
+        check("exec 0<&-; exec sleep 600", true, Ended::ByItself).await;
     }
 }

@@ -27,12 +27,25 @@ pub(super) struct Live {
     deadline: Option<Instant>,
     /// Set once the prompt was accepted by any worker.
     started: Option<Started>,
-    /// Whether the present worker gave it a sequence.
-    is_admitted: bool,
-    /// Workers that died while it had a sequence.
-    deaths: u32,
+    /// How far the present worker is with it.
+    pub(super) stage: Stage,
+    /// Whether any worker got it.
+    was_submitted: bool,
     /// Since the last [`Live::flush`], tokens came.
     is_dirty: bool,
+}
+
+/// How far the present worker is with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It was not handed over.
+    Held,
+    /// Template, tokens, grammar.
+    Preparing,
+    /// It waits for a sequence.
+    Queued,
+    /// It has one.
+    Running,
 }
 
 struct Started {
@@ -67,8 +80,8 @@ impl Live {
             // A deadline too far away to be represented is none.
             deadline: deadline.and_then(|deadline| Instant::now().checked_add(deadline)),
             started: None,
-            is_admitted: false,
-            deaths: 0,
+            stage: Stage::Held,
+            was_submitted: false,
             is_dirty: false,
         }
     }
@@ -77,9 +90,10 @@ impl Live {
         self.submit.id
     }
 
-    /// What a worker needs to go on from here.
-    pub(super) fn submit(&self) -> Submit {
-        self.submit.clone()
+    /// Hands it over: what a worker needs to go on from here, and whether another worker had it before.
+    pub(super) fn hand_over(&mut self) -> (Submit, bool) {
+        self.stage = Stage::Preparing;
+        (self.submit.clone(), std::mem::replace(&mut self.was_submitted, true))
     }
 
     /// Resolves when the client or the deadline ends the request, with `None` when it is over by itself.
@@ -110,7 +124,6 @@ impl Live {
         trimmed_messages: u32,
         starts_inside: bool,
     ) -> bool {
-        self.is_admitted = true;
         if self.started.is_some() {
             return false;
         }
@@ -142,12 +155,6 @@ impl Live {
     /// Whether all tokens are there and only the worker's word for it was lost.
     pub(super) fn is_complete(&self) -> bool {
         self.submit.generated.len() >= self.submit.max_tokens as usize
-    }
-
-    /// A worker died. Returns how many did while this request had a sequence.
-    pub(super) fn worker_died(&mut self) -> u32 {
-        self.deaths += u32::from(std::mem::take(&mut self.is_admitted));
-        self.deaths
     }
 
     /// The answer is whole.

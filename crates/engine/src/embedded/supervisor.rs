@@ -184,6 +184,7 @@ impl Supervisor {
                 // The engine enforces the limit. After a restart all live requests arrive before any has a sequence, so
                 // the worker's own limit must hold them all.
                 worker.queue_max = u32::try_from(self.config.live_max()).unwrap_or(u32::MAX);
+                worker.memory_bytes = crate::memory::available_memory();
                 self.send(ToWorker::Configure(Box::new(worker)));
             }
             Err(error) => self.worker_failed(format!("the worker cannot be started: {error}")),

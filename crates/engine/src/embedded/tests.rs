@@ -3,6 +3,7 @@
 mod endings;
 mod fake;
 mod restarts;
+mod suspicion;
 mod waiting;
 
 use std::time::Duration;

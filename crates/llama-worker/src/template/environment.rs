@@ -14,6 +14,9 @@ const RECURSION_MAX: usize = 100;
 const FUEL_BASE: u64 = 500_000;
 /// Work for each message: real templates need 20 to 300 units.
 const FUEL_PER_MESSAGE: u64 = 5_000;
+/// Work that is never exceeded, however long the conversation: values can be nested no deeper than there are
+/// instructions to nest them, and [`super::STACK_BYTES`] is room for that.
+const FUEL_MAX: u64 = 2_000_000;
 
 /// Builds the environment around one template.
 pub(super) fn build(source: &str) -> Result<Environment<'static>, TemplateError> {
@@ -43,7 +46,30 @@ pub(super) fn build(source: &str) -> Result<Environment<'static>, TemplateError>
 /// The work allowed for a conversation. Each byte may be copied some 64 times.
 pub(super) fn fuel(messages: &[Message]) -> u64 {
     let bytes: usize = messages.iter().map(|message| message.content.len()).sum();
-    FUEL_BASE + FUEL_PER_MESSAGE * messages.len() as u64 + bytes as u64
+    (FUEL_BASE + FUEL_PER_MESSAGE * messages.len() as u64 + bytes as u64).min(FUEL_MAX)
+}
+
+/// Bytes of the longest tag without its quoted texts. What only looks like a tag, in a comment or in `raw`, counts too.
+pub(super) fn longest_tag(source: &str) -> usize {
+    let (mut longest, mut rest) = (0, source.as_bytes());
+    while let Some(start) = rest.windows(2).position(|pair| pair == b"{{" || pair == b"{%") {
+        let close = if rest[start + 1] == b'{' { b"}}" } else { b"%}" };
+        rest = &rest[start + 2..];
+        let (mut at, mut bytes, mut quote) = (0, 0, None);
+        while at < rest.len() {
+            match (quote, rest[at]) {
+                (Some(_), b'\\') => at += 1,
+                (Some(open), byte) => quote = (byte != open).then_some(open),
+                (None, byte @ (b'"' | b'\'')) => quote = Some(byte),
+                (None, _) if rest[at..].starts_with(close) => break,
+                (None, _) => bytes += 1,
+            }
+            at += 1;
+        }
+        longest = longest.max(bytes);
+        rest = &rest[at.min(rest.len())..];
+    }
+    longest
 }
 
 /// What a template said with `raise_exception`.
@@ -90,6 +116,19 @@ fn without_generation_marks(source: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tags_are_measured_without_quoted_texts() {
+        let check = |source: &str, expected: usize| assert_eq!(longest_tag(source), expected, "{source}");
+        check("", 0);
+        check("no tag { here } %}", 0);
+        check("{{ab}} {%abc%} {{a}}", 3);
+        check(r#"{{a'}}'b"}\"}"c}}"#, 3);
+        check("{%unclosed", 8);
+        check("{{'unclosed", 0);
+        check("{{", 0);
+        check(r"{{'\", 0);
+    }
 
     #[test]
     fn generation_marks_become_plain_blocks() {

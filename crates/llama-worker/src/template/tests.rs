@@ -1,3 +1,5 @@
+mod nesting;
+
 use std::{
     collections::BTreeMap,
     fs,

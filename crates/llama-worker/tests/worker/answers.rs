@@ -199,3 +199,35 @@ fn bias_forbids_and_forces() {
     assert_eq!(forced.tokens, [free; 3]);
     worker.stop();
 }
+
+#[test]
+fn frequency_and_presence_count_the_whole_answer_and_repetition_its_window() {
+    let mut worker = Worker::start(config());
+    // Nothing but these two is ever likely; the first a little more. It was said once, 80 tokens ago.
+    let (first, second, filler) = (1000, 2000, 3000);
+    let mut next = |change: fn(&mut Sampling)| {
+        let mut generated = vec![filler; 81];
+        generated[0] = first;
+        let answer = worker.answer("a", ask("hi"), |s| {
+            s.sampling.logit_bias = vec![(1000, 100.0), (2000, 100.0)];
+            change(&mut s.sampling);
+            (s.generated, s.max_tokens) = (generated, 82);
+        });
+        answer.tokens[0]
+    };
+    let (liked, other) = match next(|_| ()) {
+        token if token == first => (first, second),
+        token => (token, first),
+    };
+    // Which of the two the model likes better is not ours to say: the penalty must be felt by the one that was said.
+    if liked == first {
+        assert_eq!(next(|s| s.repeat_penalty = 10.0), liked, "it is outside the window");
+        assert_eq!(next(|s| s.presence_penalty = 100.0), other);
+        assert_eq!(next(|s| s.frequency_penalty = 100.0), other);
+    } else {
+        assert_eq!(next(|s| s.repeat_penalty = 10.0), liked);
+        assert_eq!(next(|s| s.presence_penalty = -100.0), other, "a reward is felt alike");
+        assert_eq!(next(|s| s.frequency_penalty = -100.0), other);
+    }
+    worker.stop();
+}

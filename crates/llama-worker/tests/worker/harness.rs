@@ -31,6 +31,7 @@ pub(crate) fn config() -> WorkerConfig {
         prefix_cache: true,
         gpu: GpuConfig::default(),
         chat_template: None,
+        memory_bytes: None,
     }
 }
 
@@ -68,6 +69,7 @@ impl Answer {
 
     fn take(&mut self, event: Event) {
         match event {
+            Event::Prepared => {}
             Event::Admitted { prompt_tokens, cached_tokens, trimmed_messages, .. } => {
                 (self.prompt_tokens, self.cached_tokens) = (prompt_tokens, cached_tokens);
                 self.trimmed_messages = trimmed_messages;

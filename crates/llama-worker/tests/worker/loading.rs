@@ -59,3 +59,31 @@ fn converted_weights_load_and_answer() {
     assert!(!worker.answer("a", crate::harness::ask("Hello!"), |_| {}).tokens.is_empty());
     worker.stop();
 }
+
+#[test]
+fn a_context_that_memory_cannot_hold_is_refused_and_an_automatic_one_is_made_to_fit() {
+    // 23,040 bytes a token, 4 sequences: 512 tokens need 45 MiB.
+    let with = |memory_mib: u64, context_tokens| {
+        let weights = fs::metadata(model()).unwrap().len();
+        WorkerConfig { memory_bytes: Some(weights + (memory_mib << 20)), context_tokens, ..config() }
+    };
+    let Err(reason) = Worker::try_start(with(20, 512)) else { panic!("it must not load") };
+    for part in ["512 tokens", "4 sequences", "needs 45 MiB", "set engine.context_tokens to at most 2"] {
+        assert!(reason.contains(part), "{reason:?} must say {part:?}");
+    }
+    Worker::start(with(50, 512)).stop();
+    let automatic = Worker::start(with(200, 0));
+    assert_eq!(automatic.info.context_tokens, 1024, "90 MiB, the most that a half holds");
+    automatic.stop();
+}
+
+#[test]
+fn a_hostile_chat_template_is_refused_with_a_reason() {
+    for template in ["(".repeat(100_000), format!("{}x{}", "{%if a%}".repeat(9000), "{%endif%}".repeat(9000))] {
+        let template = if template.starts_with('(') { format!("{{{{ {template} }}}}") } else { template };
+        let Err(reason) = Worker::try_start(WorkerConfig { chat_template: Some(template), ..config() }) else {
+            panic!("it must not load")
+        };
+        assert!(reason.contains("chat_template_file"), "{reason}");
+    }
+}

@@ -17,7 +17,34 @@ use crate::{
     logging, output,
 };
 
+/// The kernel ends this process with its parent, whatever it is doing: hung, in a long computation, or stopped. A closed
+/// socket alone is only noticed by who reads it.
+#[cfg(target_os = "linux")]
+fn die_with_parent() -> Result<()> {
+    use rustix::process::{Signal, set_parent_process_death_signal};
+    set_parent_process_death_signal(Some(Signal::KILL)).context("the parent's death cannot be watched")
+}
+
+/// Elsewhere the closed socket must do.
+#[cfg(not(target_os = "linux"))]
+fn die_with_parent() -> Result<()> {
+    Ok(())
+}
+
+/// Whether the process at the other end of the socket is no longer the parent: it died before [`die_with_parent`].
+#[cfg(target_os = "linux")]
+fn is_orphan(socket: &UnixStream) -> Result<bool> {
+    let creator = rustix::net::sockopt::socket_peercred(socket).context("the socket's other end is not known")?.pid;
+    Ok(rustix::process::getppid() != Some(creator))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_orphan(_socket: &UnixStream) -> Result<bool> {
+    Ok(false)
+}
+
 pub(super) fn run(arguments: Worker) -> Result<ExitCode> {
+    die_with_parent()?;
     // The node's level is not known here; what the engine has to say at `debug` is llama.cpp's own chatter.
     let level = std::env::var("LLM_NODE_WORKER_LOG").ok().and_then(|level| LogFilter::read(&Raw::Text(level)));
     let mut log = Log { format: LogFormat::Auto, ..Log::default() };
@@ -44,6 +71,9 @@ pub(super) fn run(arguments: Worker) -> Result<ExitCode> {
     let socket = UnixStream::from(stdin);
     if socket.peer_addr().is_err() {
         bail!("this command is started by `llm-node serve`, with a socket as standard input");
+    }
+    if is_orphan(&socket)? {
+        bail!("the node that started this worker is gone");
     }
     llama_worker::run(socket)?;
     Ok(ExitCode::SUCCESS)

@@ -73,6 +73,8 @@ fn embedded(engine: &Engine, prepared: Prepared) -> Result<EmbeddedConfig> {
             main_device: i32::try_from(engine.gpu_main_device).context("engine.gpu_main_device")?,
         },
         chat_template,
+        // The supervisor fills it in at each start.
+        memory_bytes: None,
     };
     let command = WorkerCommand::this_executable().context("the path of this program is not known")?;
     Ok(EmbeddedConfig {

@@ -64,6 +64,7 @@ impl Harness {
             prefix_cache: true,
             gpu: GpuConfig::default(),
             chat_template: None,
+            memory_bytes: None,
         };
         let mut config = EmbeddedConfig::new(WorkerCommand { program: "unused".into(), args: vec![] }, worker);
         change(&mut config);

@@ -75,7 +75,8 @@ async fn three_crashes_within_a_minute_fail_requests_until_a_worker_is_ready_aga
     let generation = harness.backend.generate(request(5)).await.expect("accepted");
     drop(worker);
     for _ in 0..2 {
-        drop(harness.next_ready_worker().await);
+        // While it loads: no request can be the reason.
+        drop(harness.next_worker().await);
     }
     let answer = collect(generation).await;
     let is_unavailable = |error: &BackendError| matches!(error, BackendError::Unavailable(reason) if reason.contains("3 times within 60 s"));
@@ -100,42 +101,17 @@ async fn three_crashes_within_a_minute_fail_requests_until_a_worker_is_ready_aga
 async fn crashes_that_are_far_apart_do_not_add_up() {
     let mut harness = Harness::start(|config| config.silence_max = Duration::from_secs(3600));
     let mut worker = harness.next_ready_worker().await;
-    let _generation = harness.backend.generate(request(5)).await.expect("accepted");
+    let _generation = harness.backend.generate(request(50)).await.expect("accepted");
     for _ in 0..6 {
-        worker.next_submit().await;
+        let id = worker.next_submit().await.id;
+        // Each time it goes past the place of the crash before, so it is not the reason.
+        worker.admit(id, 1, 0).await;
+        worker.token(id, 1, "a").await;
         tokio::time::advance(Duration::from_secs(31)).await;
         drop(worker);
         worker = harness.next_ready_worker().await;
     }
     harness.until_ready().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_request_that_keeps_killing_workers_is_failed_and_the_others_go_on() {
-    let mut harness = Harness::start(|config| config.failures_max = 100);
-    let mut worker = harness.next_ready_worker().await;
-    let poisonous = harness.backend.generate(request(5)).await.expect("accepted");
-    let id = worker.next_submit().await.id;
-    let waiting = harness.backend.generate(request(5)).await.expect("accepted");
-    worker.next_submit().await;
-    worker.admit(id, 1, 0).await;
-    worker.token(id, 1, "a").await;
-    drop(worker);
-    for _ in 0..2 {
-        let mut worker = harness.next_ready_worker().await;
-        assert_eq!(worker.next_submit().await.id, id);
-        worker.admit(id, 1, 0).await;
-    }
-    let answer = collect(poisonous).await;
-    assert!(matches!(answer.end, Some(GenerationEvent::Failed(BackendError::Internal(_)))), "{:?}", answer.end);
-    assert_eq!(answer.text, "a", "what was delivered stands");
-    assert_eq!(harness.metrics.poisoned.get(), 1);
-
-    let mut worker = harness.next_ready_worker().await;
-    let id = worker.next_submit().await.id;
-    worker.admit(id, 1, 0).await;
-    worker.event(id, Event::Finished(FinishReason::Stop)).await;
-    assert!(matches!(collect(waiting).await.end, Some(GenerationEvent::Finished { .. })));
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,6 +19,10 @@ struct Hub {
     /// Bytes after which a connection is cut.
     cut_at: Option<usize>,
     honours_range: bool,
+    /// Sends the file from another place, as the hub's storage does.
+    redirects: bool,
+    /// Status and headers in place of the file.
+    refuses: Option<&'static str>,
     /// First bytes of the ranges that were asked for.
     ranges: Arc<Mutex<Vec<usize>>>,
 }
@@ -26,7 +30,15 @@ struct Hub {
 impl Hub {
     fn new(content: Vec<u8>) -> Self {
         let sha256 = hex::encode(Sha256::digest(&content));
-        Self { content: Arc::new(content), sha256, cut_at: None, honours_range: true, ranges: Arc::default() }
+        Self {
+            content: Arc::new(content),
+            sha256,
+            cut_at: None,
+            honours_range: true,
+            redirects: false,
+            refuses: None,
+            ranges: Arc::default(),
+        }
     }
 
     fn start(&self) -> String {
@@ -59,6 +71,10 @@ impl Hub {
         let mut body = vec![0; header("content-length:").map_or(0, |n| n.parse().expect("a number"))];
         reader.read_exact(&mut body).expect("reads the body");
         let mut out = &connection;
+        if let Some(refusal) = self.refuses {
+            let _ = write!(out, "HTTP/1.1 {refusal}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            return;
+        }
         if lines[0].starts_with("post /api/models/owner/repo/paths-info/main") {
             let entry = format!(
                 "[{{\"type\":\"file\",\"oid\":\"0123456789abcdef0123\",\"size\":{},\"path\":\"dir/x.gguf\",\
@@ -73,7 +89,19 @@ impl Hub {
             );
             return;
         }
-        if !lines[0].contains("/owner/repo/resolve/main/dir/x.gguf") {
+        let is_storage = lines[0].contains(" /storage/x ");
+        if self.redirects && !is_storage && lines[0].contains("/resolve/main/dir/x.gguf") {
+            // Headers of the real hub for a file in its large storage.
+            let _ = write!(
+                out,
+                "HTTP/1.1 302 Found\r\nlocation: /storage/x\r\nx-repo-commit: 0123456789012345678901234567890123456789\r\n\
+                 x-linked-etag: \"{}\"\r\nx-linked-size: {}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+                self.sha256,
+                self.content.len()
+            );
+            return;
+        }
+        if !is_storage && !lines[0].contains("/owner/repo/resolve/main/dir/x.gguf") {
             let _ = write!(out, "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
             return;
         }
@@ -154,4 +182,28 @@ fn a_server_that_ignores_ranges_is_begun_again() {
     let hub = Hub { honours_range: false, ..Hub::new(gguf()) };
     let files = fetch(&reference(), Some(&hub.start()), dir.path(), &()).expect("downloads");
     assert_eq!(fs::read(files.first()).expect("reads"), *hub.content);
+}
+
+#[test]
+fn a_file_in_the_hubs_storage_is_followed_there_and_resumed_there() {
+    let dir = directory();
+    let hub = Hub { redirects: true, cut_at: Some(150), ..Hub::new(gguf()) };
+    let files = fetch(&reference(), Some(&hub.start()), dir.path(), &()).expect("downloads");
+    assert_eq!(fs::read(files.first()).expect("reads"), *hub.content);
+    let expected: Vec<usize> = (0..hub.content.len()).step_by(150).collect();
+    assert_eq!(*hub.ranges.lock().expect("not poisoned"), expected, "the range survives the redirect");
+}
+
+#[test]
+fn a_hub_that_wants_to_know_who_asks_is_told_of_as_such() {
+    let check = |refuses, expected: &str| {
+        let dir = directory();
+        let hub = Hub { refuses: Some(refuses), ..Hub::new(gguf()) };
+        let error = fetch(&reference(), Some(&hub.start()), dir.path(), &()).expect_err(refuses);
+        assert!(error.to_string().contains(expected), "{refuses}: {error}");
+    };
+    check("401 Unauthorized", "HF_TOKEN");
+    check("403 Forbidden\r\nx-error-code: GatedRepo", "HF_TOKEN");
+    check("404 Not Found\r\nx-error-code: RepoNotFound", "hf:owner/repo");
+    check("500 Internal Server Error", "hf:owner/repo");
 }

@@ -50,7 +50,8 @@ section! {
         /// llama-server, Ollama). `scripted`: set words at a set pace, for tests and benchmarks.
         restart kind: EngineKind = EngineKind::Embedded;
         /// The model: a path to a .gguf file (any shard stands for all), or `hf:owner/repo:file.gguf`, which is
-        /// downloaded once to `<data dir>/models/`. Without one, the only .gguf file in that directory is taken.
+        /// downloaded once to `<data dir>/models/` (the hub's own `HF_ENDPOINT` and `HF_TOKEN` are heeded, for a mirror
+        /// and for models that want a login). Without one, the only .gguf file in that directory is taken.
         restart model: Option<String> = None;
         /// Digest that the weights must have; others are not loaded.
         restart model_sha256: Option<Sha256> = None;
