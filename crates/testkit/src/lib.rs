@@ -9,6 +9,7 @@ mod config;
 mod metrics;
 mod node;
 mod process;
+mod shards;
 mod socket;
 pub mod sse;
 mod wait;
@@ -17,6 +18,7 @@ pub use cli::{Finished, run_to_exit};
 pub use config::Config;
 pub use metrics::Metrics;
 pub use node::TestNode;
+pub use shards::split_model;
 pub use socket::{Answer, Handshake, Received, Socket};
 pub use wait::{DEADLINE, eventually};
 
