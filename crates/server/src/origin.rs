@@ -1,12 +1,20 @@
-//! The Origin allow-list (RFC 6454) for WebSocket upgrades.
+//! The allow-list of browser origins (RFC 6454): one for WebSockets and for [`crate::cors`].
 //!
 //! A browser lets any page open a WebSocket to any host and sends no preflight, so this header is all that stands
-//! between a page that the operator's users happen to visit and a node on their loopback interface.
+//! between a page that the operator's users happen to visit and a node on their loopback interface. The same holds for
+//! every request where tokens are not asked for, and for the admin listener, where no page has business at all.
 
-use http::{HeaderMap, header::ORIGIN};
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use http::{HeaderMap, HeaderValue, header::ORIGIN};
 use protocol::{ApiError, ErrorCode};
 
-use crate::Settings;
+use crate::{App, Settings, error::HttpError};
 
 /// Lets every origin in.
 const ANY: &str = "*";
@@ -19,6 +27,11 @@ fn allowed(settings: &Settings, headers: &HeaderMap) -> bool {
     if origins.next().is_some() {
         return false;
     }
+    is_listed(settings, origin)
+}
+
+/// Whether pages of this origin may use the node.
+pub(crate) fn is_listed(settings: &Settings, origin: &HeaderValue) -> bool {
     let Ok(origin) = origin.to_str() else { return false };
     // Scheme and host are case-insensitive (RFC 3986 section 6.2.2.1), and a serialised origin has nothing else.
     settings.allowed_origins.iter().any(|listed| listed == ANY || listed.eq_ignore_ascii_case(origin))
@@ -35,10 +48,28 @@ pub(crate) fn check(settings: &Settings, headers: &HeaderMap) -> Result<(), ApiE
     ))
 }
 
+/// Middleware of the public listener: where `auth.enabled = false`, the origin is all that keeps pages out. They reach
+/// loopback addresses as well as their user does, by another name for them (DNS rebinding) even as their own origin.
+pub(crate) async fn guard_open_node(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    if !app.pipeline.auth_enabled()
+        && let Err(error) = check(&app.settings(), request.headers())
+    {
+        return HttpError(error).into_response();
+    }
+    next.run(request).await
+}
+
+/// Middleware of the admin listener.
+pub(crate) async fn refuse_browsers(request: Request, next: Next) -> Response {
+    if request.headers().contains_key(ORIGIN) {
+        let message = "Pages may not use the admin listener. Call it from a program.";
+        return HttpError(ApiError::new(ErrorCode::PermissionDenied, message)).into_response();
+    }
+    next.run(request).await
+}
+
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn check(listed: &[&str], origins: &[&[u8]], expected: bool) {

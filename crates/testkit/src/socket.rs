@@ -1,12 +1,13 @@
 //! A WebSocket client that hides nothing: text, binary, raw frames and close codes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use rustls::ClientConfig;
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async,
+    Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config, connect_async,
     tungstenite::{
         Bytes, Error, Message,
         client::IntoClientRequest,
@@ -83,7 +84,38 @@ impl Socket {
             let value = HeaderValue::from_str(value).expect("a header value");
             request.headers_mut().insert(HeaderName::from_static(name), value);
         }
-        match timeout(MESSAGE_TIMEOUT, connect_async(request)).await.expect("an answer to the handshake") {
+        let opened = timeout(MESSAGE_TIMEOUT, connect_async(request)).await.expect("an answer to the handshake");
+        Self::opened(url, opened)
+    }
+
+    /// Opens a socket by TLS: to `address`, whatever host the `wss` URL names.
+    ///
+    /// # Errors
+    /// [`Handshake`] when the node answers with anything but an upgrade.
+    ///
+    /// # Panics
+    /// When there is no connection or no answer.
+    pub async fn open_tls(
+        url: &str,
+        address: &str,
+        tls: Arc<ClientConfig>,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, Handshake> {
+        let mut request = url.into_client_request().expect("a wss URL");
+        for (name, value) in headers {
+            let value = HeaderValue::from_str(value).expect("a header value");
+            request.headers_mut().insert(HeaderName::from_static(name), value);
+        }
+        let stream = TcpStream::connect(address).await.expect("the node listens");
+        let opening = client_async_tls_with_config(request, stream, None, Some(Connector::Rustls(tls)));
+        Self::opened(url, timeout(MESSAGE_TIMEOUT, opening).await.expect("an answer to the handshake"))
+    }
+
+    fn opened<T>(
+        url: &str,
+        opened: Result<(WebSocketStream<MaybeTlsStream<TcpStream>>, T), Error>,
+    ) -> Result<Self, Handshake> {
+        match opened {
             Ok((inner, _)) => Ok(Self { inner, next_id: 0 }),
             Err(Error::Http(response)) => Err(Handshake {
                 status: response.status().as_u16(),

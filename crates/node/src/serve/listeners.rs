@@ -3,9 +3,13 @@
 use std::{io, net::SocketAddr, sync::Arc};
 
 use anyhow::{Result, anyhow};
-use server::{App, listen};
+use server::{
+    App, Connections,
+    listen::{self, Listener},
+};
 use tokio::{net::TcpListener, task::JoinSet};
 
+use super::certificates::Certificates;
 use crate::config::Config;
 
 pub(super) struct Listeners {
@@ -37,10 +41,22 @@ async fn one(address: SocketAddr, key: &str, flag: &str) -> Result<TcpListener> 
 }
 
 /// Serves both until they are drained or stopped.
-pub(super) fn serve(listeners: Listeners, app: &Arc<App>, config: &Config) -> JoinSet<()> {
+pub(super) fn serve(listeners: Listeners, app: &Arc<App>, config: &Config, certificates: Certificates) -> JoinSet<()> {
     let metrics = config.metrics.enabled.then(|| config.metrics.endpoint.as_str());
+    let public = Listener {
+        socket: listeners.public,
+        router: listen::public_router(app),
+        tls: certificates.public,
+        connections: app.connections.clone(),
+    };
+    let admin = Listener {
+        socket: listeners.admin,
+        router: listen::admin_router(app, metrics),
+        tls: certificates.admin,
+        connections: Connections::new(app.metrics.clone()),
+    };
     let mut tasks = JoinSet::new();
-    tasks.spawn(listen::serve(Arc::clone(app), listeners.public, listen::public_router(app)));
-    tasks.spawn(listen::serve(Arc::clone(app), listeners.admin, listen::admin_router(app, metrics)));
+    tasks.spawn(listen::serve(Arc::clone(app), public));
+    tasks.spawn(listen::serve(Arc::clone(app), admin));
     tasks
 }

@@ -1,6 +1,7 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -11,22 +12,33 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::ConnectionGuard;
+use super::{ConnectionGuard, Wire};
 
 /// A connection's stream with its place and its deadline for writes. A WebSocket takes the stream over, and with it
-/// both. A client that takes nothing for `write_timeout` fails the write, and so loses its place, whatever is above.
+/// both. A client that takes nothing for `write_timeout` fails the write, and so loses its place, whatever is above: TLS
+/// too writes through here.
 #[derive(Debug)]
 pub(crate) struct Guarded {
     stream: TcpStream,
     guard: ConnectionGuard,
+    wire: Arc<Wire>,
     write_timeout: Duration,
     /// When the write that waits now has waited too long.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Guarded {
-    pub(crate) fn new(stream: TcpStream, guard: ConnectionGuard, write_timeout: Duration) -> Self {
-        Self { stream, guard, write_timeout, stalled: None }
+    pub(crate) fn new(stream: TcpStream, guard: ConnectionGuard, wire: Arc<Wire>, write_timeout: Duration) -> Self {
+        Self { stream, guard, wire, write_timeout, stalled: None }
+    }
+
+    /// The first byte that the client sends, without taking it.
+    pub(crate) async fn peek(&self) -> io::Result<u8> {
+        let mut first = [0];
+        if self.stream.peek(&mut first).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(first[0])
     }
 
     /// Passes on a write that got on; one that waits is given until its deadline.
@@ -46,7 +58,9 @@ impl Guarded {
 
 impl AsyncRead for Guarded {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        Poll::Ready(self.wire.read(buf.filled().len() - before))
     }
 }
 
