@@ -128,6 +128,8 @@ codes! {
     CircuitOpen = "CIRCUIT_OPEN", 503, Backend;
     /// A deadline passed.
     Timeout = "TIMEOUT", 504, Backend;
+    /// The keys of the token's issuer cannot be fetched now. Worth a retry.
+    IssuerUnavailable = "ISSUER_UNAVAILABLE", 503, Backend;
     /// The node is shutting down and takes no new work.
     ShuttingDown = "SHUTTING_DOWN", 503, Us;
     /// The node cannot record usage (a full disk), so it answers nothing.
@@ -148,6 +150,7 @@ impl ErrorCode {
                 | Self::SessionLimit
                 | Self::ModelUnavailable
                 | Self::CircuitOpen
+                | Self::IssuerUnavailable
                 | Self::Timeout
                 | Self::ShuttingDown
                 | Self::StorageUnavailable
