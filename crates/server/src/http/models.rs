@@ -8,14 +8,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use engine::ServedModel;
-use http::HeaderMap;
 use protocol::openai::models::{List, Model};
 
 use super::unix_secs;
-use crate::{App, error::HttpError, request_id::bearer};
+use crate::{App, error::HttpError};
 
-pub(super) async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, HttpError> {
-    app.pipeline.authenticate(bearer(&headers)).await?;
+pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Response, HttpError> {
     let served = app.pipeline.ready()?;
     let created = serving_since(&app);
     let list: List<'_> = served.models.iter().map(|model| describe(model, created)).collect();
@@ -25,9 +23,7 @@ pub(super) async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Res
 pub(super) async fn retrieve(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
-    headers: HeaderMap,
 ) -> Result<Response, HttpError> {
-    app.pipeline.authenticate(bearer(&headers)).await?;
     let served = app.pipeline.ready()?;
     let model = served.require(&id)?;
     Ok(Json(describe(model, serving_since(&app))).into_response())

@@ -12,7 +12,7 @@ use crate::{App, pipeline::Authenticated};
 /// Tokens that may be refused, and messages that may come too early, before the connection is closed.
 const FAILURES_MAX: u32 = 16;
 
-/// The proven identity of a connection. Once proven, its subject never changes.
+/// The proven identity of a connection. Once proven, its subject and the key that it is bound to never change.
 pub(super) struct Identity {
     who: Option<Arc<Authenticated>>,
     failures: u32,
@@ -26,6 +26,11 @@ impl Identity {
 
     pub(super) fn proven(who: Authenticated) -> Self {
         Self { who: Some(Arc::new(who)), failures: 0 }
+    }
+
+    /// Who was proven to speak, whether the token is still valid or not.
+    pub(super) fn proven_as(&self) -> Option<&Authenticated> {
+        self.who.as_deref()
     }
 
     pub(super) fn is_proven(&self) -> bool {
@@ -68,11 +73,14 @@ impl Identity {
     /// The token's own code, or `SESSION_AUTH_DENIED` when it is someone else's than the connection.
     pub(super) async fn take(&mut self, app: &App, token: &str) -> Result<Arc<Authenticated>, ApiError> {
         let fresh = app.pipeline.authenticate(Some(token)).await.inspect_err(|_| self.failures += 1)?;
-        if self.who.as_ref().is_some_and(|who| who.subject() != fresh.subject()) {
+        let is_other =
+            |who: &Authenticated| who.subject() != fresh.subject() || who.bound_key() != fresh.bound_key();
+        if self.who.as_deref().is_some_and(is_other) {
             self.failures += 1;
             return Err(ApiError::new(
                 ErrorCode::SessionAuthDenied,
-                "This connection belongs to another subject than the token. Open a connection of its own for it.",
+                "This connection belongs to another subject than the token, or is bound to another key. Open a \
+                 connection of its own for it.",
             ));
         }
         let fresh = Arc::new(fresh);

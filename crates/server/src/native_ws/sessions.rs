@@ -1,7 +1,7 @@
 //! The sessions of one connection. A session id names and never proves: nothing here is reachable from another
 //! connection, so knowing an id is worth nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque, hash_map::Entry};
 
 use protocol::{
     ApiError, ErrorCode, JobId, SessionId,
@@ -12,13 +12,18 @@ use super::{
     history::{Caps, History},
     turn::{Kept, Turn},
 };
+use crate::sessions::{Activity, EndReason, Ticket};
 
 /// The session of prompts that name neither a session nor a job, where no session was opened.
 const UNNAMED: &str = "default";
 
+/// Sessions that the node ended and whose names a connection remembers, to say so where they are used again.
+const LAPSED_MAX: usize = 64;
+
 /// One conversation.
-#[derive(Default)]
 pub(super) struct Session {
+    /// Its place among the node's sessions.
+    ticket: Ticket,
     pub(super) history: History,
     /// What its prompts are charged to, where it was said.
     pub(super) job: Option<JobId>,
@@ -26,6 +31,8 @@ pub(super) struct Session {
     /// It was opened by a prompt, not by `session_init`: it goes again if nothing comes of that prompt.
     implicit: bool,
     pub(super) turn: Option<Turn>,
+    /// Its turn keeps it from being idle.
+    pub(super) activity: Option<Activity>,
     /// A `session_end` waits for the turn to end.
     pub(super) ending: Option<Option<MessageId>>,
 }
@@ -34,6 +41,8 @@ pub(super) struct Session {
 #[derive(Default)]
 pub(super) struct Sessions {
     open: HashMap<SessionId, Session>,
+    /// The latest that the node ended, and why.
+    lapsed: VecDeque<(SessionId, EndReason)>,
 }
 
 /// A prompt's place: which session, charged to what, after how much conversation.
@@ -44,6 +53,8 @@ pub(super) struct Place<'a> {
     pub(super) history: &'a History,
     /// Place of the prompt in the conversation, from 1.
     pub(super) index: u64,
+    /// Keeps the session from being idle until it is dropped.
+    pub(super) activity: Activity,
 }
 
 /// What the end of a turn brought about.
@@ -51,13 +62,20 @@ pub(super) struct Place<'a> {
 pub(super) struct Ended {
     /// The `session_end` that waited for it, by its id.
     pub(super) session_end: Option<Option<MessageId>>,
+    /// The session had to end, for this reason.
+    pub(super) lapsed: Option<EndReason>,
     /// The setting for which the history was trimmed.
     pub(super) trimmed_for: Option<&'static str>,
 }
 
 impl Sessions {
-    pub(super) fn len(&self) -> usize {
-        self.open.len()
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Whether a prompt is being answered on any.
+    pub(super) fn is_answering(&self) -> bool {
+        self.open.values().any(|session| session.turn.is_some())
     }
 
     pub(super) fn get_mut(&mut self, id: &SessionId) -> Option<&mut Session> {
@@ -67,10 +85,15 @@ impl Sessions {
     /// A session that this connection opened.
     ///
     /// # Errors
-    /// `SESSION_NOT_FOUND`.
+    /// `SESSION_NOT_FOUND`, or `SESSION_EXPIRED` for one that the node ended.
     pub(super) fn existing(&mut self, id: &SessionId) -> Result<&mut Session, ApiError> {
-        self.open.get_mut(id).ok_or_else(|| {
-            ApiError::new(ErrorCode::SessionNotFound, "This connection has no such session. Send session_init first.")
+        let lapsed = self.why_lapsed(id);
+        self.open.get_mut(id).ok_or_else(|| match lapsed {
+            Some(reason) => reason.error(),
+            None => ApiError::new(
+                ErrorCode::SessionNotFound,
+                "This connection has no such session. Send session_init first.",
+            ),
         })
     }
 
@@ -90,9 +113,56 @@ impl Sessions {
         }
     }
 
-    /// Opens a session, or begins it anew; ask [`Self::may_open`] before.
-    pub(super) fn open(&mut self, id: SessionId, history: History, job: Option<JobId>, chain: Option<u64>) {
-        self.open.insert(id, Session { history, job, chain, ..Session::default() });
+    /// Whether the session is open, and so needs no new place among the node's; its life begins anew then.
+    pub(super) fn renew(&mut self, id: &SessionId) -> bool {
+        let open = self.open.get(id).filter(|session| session.ticket.ended().is_none());
+        if let Some(session) = open {
+            session.ticket.renew();
+        }
+        open.is_some()
+    }
+
+    /// Opens a session with a place of its own; ask [`Self::may_open`] before.
+    pub(super) fn open(&mut self, id: SessionId, ticket: Ticket) {
+        self.lapsed.retain(|(lapsed, _)| *lapsed != id);
+        self.open.insert(id, Session::new(ticket));
+    }
+
+    /// Begins the conversation of an open session anew.
+    pub(super) fn begin(&mut self, id: &SessionId, history: History, job: Option<JobId>, chain: Option<u64>) {
+        if let Some(session) = self.open.get_mut(id) {
+            (session.history, session.job, session.chain) = (history, job, chain);
+            session.implicit = false;
+        }
+    }
+
+    /// Removes what was ended from outside, and gives its names. Where an answer runs it is cut short, and
+    /// [`Self::end_turn`] removes the session.
+    pub(super) fn lapse(&mut self) -> Vec<(SessionId, EndReason)> {
+        let over: Vec<(SessionId, EndReason)> =
+            self.open.iter().filter_map(|(id, session)| Some((id.clone(), session.ticket.ended()?))).collect();
+        over.into_iter().filter(|(id, reason)| self.remove_lapsed(id, *reason)).collect()
+    }
+
+    /// False where a running answer must end first.
+    fn remove_lapsed(&mut self, id: &SessionId, reason: EndReason) -> bool {
+        if let Some(turn) = self.open.get(id).and_then(|session| session.turn.as_ref()) {
+            turn.cancel.cancel();
+            return false;
+        }
+        self.open.remove(id);
+        self.lapsed.retain(|(lapsed, _)| lapsed != id);
+        self.lapsed.push_back((id.clone(), reason));
+        if self.lapsed.len() > LAPSED_MAX {
+            self.lapsed.pop_front();
+        }
+        true
+    }
+
+    /// Why the node ended this session, if it did.
+    fn why_lapsed(&self, id: &SessionId) -> Option<EndReason> {
+        let open = self.open.get(id).and_then(|session| session.ticket.ended());
+        open.or_else(|| self.lapsed.iter().find(|(lapsed, _)| lapsed == id).map(|(_, reason)| *reason))
     }
 
     pub(super) fn remove(&mut self, id: &SessionId) {
@@ -106,18 +176,23 @@ impl Sessions {
     }
 
     /// Finds or opens the session of a prompt, and checks the prompt against it. `context` is the conversation that
-    /// came with the prompt, in place of the session's own.
+    /// came with the prompt, in place of the session's own. `open` gets a new session its place among the node's.
     ///
     /// # Errors
-    /// `STREAM_IN_PROGRESS`, `RATE_LIMIT`, `CHAIN_MISMATCH`, `INVALID_JOB`, `INVALID_MESSAGE_INDEX`; nothing changed.
+    /// `STREAM_IN_PROGRESS`, `RATE_LIMIT`, `CHAIN_MISMATCH`, `INVALID_JOB`, `INVALID_MESSAGE_INDEX`, `SESSION_EXPIRED`,
+    /// and those of `open`; nothing changed.
     pub(super) fn place<'a>(
         &'a mut self,
         prompt: &PromptMessage,
         context: Option<&'a History>,
         max: usize,
+        open: impl FnOnce(&SessionId) -> Result<Ticket, ApiError>,
     ) -> Result<Place<'a>, ApiError> {
         let session_id = self.resolve(prompt);
         self.may_open(&session_id, max)?;
+        if let Some(reason) = self.why_lapsed(&session_id) {
+            return Err(reason.error());
+        }
         let known = self.open.get(&session_id);
         let empty = History::default();
         let before = context.or(known.map(|session| &session.history)).unwrap_or(&empty);
@@ -126,14 +201,18 @@ impl Sessions {
         if let Some(session) = known {
             session.check(prompt)?;
         }
-        let session = self.open.entry(session_id.clone()).or_insert_with(|| Session {
-            implicit: true,
-            job: prompt.job_id.clone(),
-            chain: prompt.chain_id,
-            ..Session::default()
-        });
+        let session = match self.open.entry(session_id.clone()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(vacant) => vacant.insert(Session {
+                implicit: true,
+                job: prompt.job_id.clone(),
+                chain: prompt.chain_id,
+                ..Session::new(open(&session_id)?)
+            }),
+        };
         let job = prompt.job_id.clone().or_else(|| session.job.clone());
-        Ok(Place { session_id, job, history: context.unwrap_or(&session.history), index })
+        let activity = session.ticket.activity();
+        Ok(Place { session_id, job, history: context.unwrap_or(&session.history), index, activity })
     }
 
     /// Ends a session's turn. `kept` joins its history; the answer names the setting for which that was trimmed, and the
@@ -141,6 +220,7 @@ impl Sessions {
     pub(super) fn end_turn(&mut self, id: &SessionId, kept: Option<Kept>, caps: Caps) -> Ended {
         let Some(session) = self.open.get_mut(id) else { return Ended::default() };
         session.turn = None;
+        session.activity = None;
         let mut trimmed_for = None;
         if let Some(kept) = kept {
             if let Some(context) = kept.context {
@@ -149,11 +229,13 @@ impl Sessions {
             session.history.drop_oldest(kept.trimmed_messages);
             trimmed_for = session.history.push_turn(kept.prompt, kept.answer, caps);
         }
-        let ending = session.ending.take();
-        if ending.is_some() || (session.implicit && session.history.count() == 0) {
+        let (ending, lapsed) = (session.ending.take(), session.ticket.ended());
+        if let Some(reason) = lapsed {
+            self.remove_lapsed(id, reason);
+        } else if ending.is_some() || (session.implicit && session.history.count() == 0) {
             self.open.remove(id);
         }
-        Ended { session_end: ending, trimmed_for }
+        Ended { session_end: ending, lapsed, trimmed_for }
     }
 
     /// The session that a prompt means: the one it names; else the one named like its job, as SDKs do; else the one
@@ -171,8 +253,13 @@ impl Sessions {
                 }
                 self.only(|session| session.job.as_ref() == Some(job)).unwrap_or(by_name)
             }
-            None => self.only(|_| true).unwrap_or_else(|| named_by(UNNAMED)),
+            None => self.only(|_| true).or_else(|| self.latest_lapsed()).unwrap_or_else(|| named_by(UNNAMED)),
         }
+    }
+
+    /// A prompt that names nothing meant the session that is no more, and must hear so.
+    fn latest_lapsed(&self) -> Option<SessionId> {
+        self.lapsed.back().filter(|_| self.open.is_empty()).map(|(id, _)| id.clone())
     }
 
     /// The one session that fits, if there is exactly one.
@@ -184,6 +271,19 @@ impl Sessions {
 }
 
 impl Session {
+    fn new(ticket: Ticket) -> Self {
+        Self {
+            ticket,
+            history: History::default(),
+            job: None,
+            chain: None,
+            implicit: false,
+            turn: None,
+            activity: None,
+            ending: None,
+        }
+    }
+
     fn idle(&self) -> Result<(), ApiError> {
         match &self.turn {
             None => Ok(()),

@@ -17,6 +17,27 @@ pub(super) enum Message {
     Cancel(Lane, Option<String>),
 }
 
+impl Message {
+    /// Every `type` that is served.
+    #[cfg(test)]
+    pub(super) const KINDS: [&'static str; 2] = ["response.create", "response.cancel"];
+
+    /// The message's `type`.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Create(..) => "response.create",
+            Self::Cancel(..) => "response.cancel",
+        }
+    }
+
+    /// The lane that it is for.
+    pub(super) fn lane(&self) -> &Lane {
+        match self {
+            Self::Create(lane, _) | Self::Cancel(lane, _) => lane,
+        }
+    }
+}
+
 /// Reads a message.
 ///
 /// # Errors
@@ -67,6 +88,16 @@ mod tests {
         }
         check(r#"{"type":"response.create","input":7,"stream_id":"a"}"#, Some("a"), "invalid_request", Some("input"));
         check(r#"{"type":"response.cancel","response_id":7}"#, None, "invalid_request", Some("response_id"));
+    }
+
+    #[test]
+    fn every_message_is_in_the_table_of_rights() {
+        let listed: Vec<&str> = crate::pipeline::permissions::RESPONSES.iter().map(|(kind, _)| *kind).collect();
+        assert_eq!(listed, Message::KINDS);
+        for kind in Message::KINDS {
+            let text = format!(r#"{{"type":{kind:?}}}"#);
+            assert_eq!(read(&text).expect("a message").kind(), kind);
+        }
     }
 
     #[test]

@@ -2,27 +2,22 @@
 
 use std::{sync::Arc, time::Instant};
 
-use auth::Permission;
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, State},
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, header::CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use protocol::{ApiError, ErrorCode, openai::responses::Deleted};
 
 use super::store::{Limits, Owner};
-use crate::{App, error::HttpError, request_id::bearer};
+use crate::{App, error::HttpError, gate::Caller};
 
 pub(super) async fn retrieve(
     State(app): State<Arc<App>>,
+    Extension(Caller(who)): Extension<Caller>,
     Path(id): Path<String>,
-    headers: HeaderMap,
 ) -> Result<Response, HttpError> {
-    let who = app.pipeline.authenticate(bearer(&headers)).await?;
-    if !who.can(Permission::Read) {
-        return Err(denied("read").into());
-    }
     let found = app.responses.get(&Owner::of(&who), &id, Limits::from(&*app.settings()), Instant::now());
     let json = found.and_then(|stored| stored.json.clone()).ok_or_else(not_found)?;
     Ok(([(CONTENT_TYPE, "application/json")], json).into_response())
@@ -30,25 +25,13 @@ pub(super) async fn retrieve(
 
 pub(super) async fn delete(
     State(app): State<Arc<App>>,
+    Extension(Caller(who)): Extension<Caller>,
     Path(id): Path<String>,
-    headers: HeaderMap,
 ) -> Result<Json<Deleted>, HttpError> {
-    let who = app.pipeline.authenticate(bearer(&headers)).await?;
-    // Who may make a response may also have it forgotten.
-    if !who.can(Permission::Write) && !who.can(Permission::Execute) {
-        return Err(denied("write").into());
-    }
     if !app.responses.remove(&Owner::of(&who), &id, Limits::from(&*app.settings()), Instant::now()) {
         return Err(not_found().into());
     }
     Ok(Json(Deleted { id, object: "response", deleted: true }))
-}
-
-fn denied(permission: &str) -> ApiError {
-    ApiError::new(
-        ErrorCode::PermissionDenied,
-        format!("The token does not allow this. Ask for one with the permission `{permission}`."),
-    )
 }
 
 fn not_found() -> ApiError {

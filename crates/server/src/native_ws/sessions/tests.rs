@@ -6,7 +6,12 @@ use protocol::{
 use serde_json::{Value, json};
 
 use super::*;
-use crate::native_ws::turn::Asked;
+use crate::{
+    Settings,
+    native_ws::turn::Asked,
+    pipeline::Authenticated,
+    sessions::{Line, Transport, Wish},
+};
 
 const CAPS: Caps = Caps { messages_max: 100, bytes_max: 1000 };
 const MAX: usize = 4;
@@ -53,21 +58,43 @@ fn kept() -> Option<Kept> {
     Some(Kept { context: None, trimmed_messages: 0, prompt: "hi".into(), answer: "there".into() })
 }
 
+/// A place among the sessions of a node of its own.
+fn ticket() -> Ticket {
+    let all = crate::Sessions::new(crate::Metrics::register(&mut telemetry::Registry::default(), "test"));
+    let (line, who) = (Line::new(Transport::NativeWs, None), Authenticated::local());
+    let wish = Wish { who: &who, name: None, job: None, resume: false };
+    all.open(&line, wish, &Settings::default()).expect("a place")
+}
+
+/// Opens a session as `session_init` does.
+fn open(sessions: &mut Sessions, name: &str, history: History, job: Option<JobId>) {
+    sessions.open(id(name), ticket());
+    sessions.begin(&id(name), history, job, Some(1));
+}
+
 /// Sessions by name and job.
-fn sessions(open: &[(&str, Option<&str>)]) -> Sessions {
+fn sessions(named: &[(&str, Option<&str>)]) -> Sessions {
     let mut sessions = Sessions::default();
-    for (name, job_id) in open {
-        sessions.open(id(name), History::default(), job_id.map(job), Some(1));
+    for (name, job_id) in named {
+        open(&mut sessions, name, History::default(), job_id.map(job));
     }
     sessions
+}
+
+fn place<'a>(
+    sessions: &'a mut Sessions,
+    prompt: &PromptMessage,
+    context: Option<&'a History>,
+) -> Result<Place<'a>, ApiError> {
+    sessions.place(prompt, context, MAX, |_| Ok(ticket()))
 }
 
 #[test]
 fn a_prompt_finds_its_session() {
     let check = |open: &[(&str, Option<&str>)], fields: Value, expected: &str, charged: Option<&str>| {
         let mut sessions = sessions(open);
-        let place =
-            sessions.place(&prompt(fields.clone()), None, MAX).unwrap_or_else(|error| panic!("{fields}: {error}"));
+        let asked = prompt(fields.clone());
+        let place = place(&mut sessions, &asked, None).unwrap_or_else(|error| panic!("{fields}: {error}"));
         assert_eq!((place.session_id.as_str(), place.index), (expected, 1), "{fields}");
         assert_eq!(place.job, charged.map(job), "{fields}");
     };
@@ -91,9 +118,9 @@ fn a_prompt_that_does_not_fit_is_refused_and_opens_nothing() {
         if let Some(running) = running {
             sessions.get_mut(&id(running)).expect("open").turn = Some(turn(running));
         }
-        let result = sessions.place(&prompt(fields.clone()), None, MAX);
+        let result = place(&mut sessions, &prompt(fields.clone()), None);
         assert_eq!(result.map(|_| ()).expect_err("refused").code, expected, "{fields}");
-        assert_eq!(sessions.len(), open.len(), "{fields}");
+        assert_eq!(sessions.open.len(), open.len(), "{fields}");
     };
     let a: &[(&str, Option<&str>)] = &[("a", Some("7"))];
     check(a, Some("a"), json!({ "session_id": "a" }), ErrorCode::StreamInProgress);
@@ -110,10 +137,10 @@ fn a_prompt_that_does_not_fit_is_refused_and_opens_nothing() {
 fn the_message_index_counts_the_conversation_before_the_prompt() {
     let check = |own: usize, context: Option<usize>, given: u64, expected: Result<u64, ErrorCode>| {
         let mut sessions = Sessions::default();
-        sessions.open(id("a"), history(own), None, None);
+        open(&mut sessions, "a", history(own), None);
         let context = context.map(history);
         let prompt = prompt(json!({ "session_id": "a", "message_index": given }));
-        let index = sessions.place(&prompt, context.as_ref(), MAX).map(|place| place.index).map_err(|error| error.code);
+        let index = place(&mut sessions, &prompt, context.as_ref()).map(|place| place.index).map_err(|error| error.code);
         assert_eq!(index, expected, "{own} {context:?} {given}");
     };
     let wrong = Err(ErrorCode::InvalidMessageIndex);
@@ -133,13 +160,13 @@ fn the_message_index_counts_the_conversation_before_the_prompt() {
 fn a_turn_joins_the_history_or_leaves_no_trace() {
     let mut sessions = Sessions::default();
     let implicit = prompt(json!({ "session_id": "a", "jobId": 7 }));
-    sessions.place(&implicit, None, MAX).expect("fits");
+    place(&mut sessions, &implicit, None).expect("fits");
     assert_eq!(sessions.end_turn(&id("a"), None, CAPS), Ended::default());
-    assert_eq!(sessions.len(), 0, "a refused prompt does not keep a session");
+    assert!(sessions.is_empty(), "a refused prompt does not keep a session");
 
-    sessions.place(&implicit, None, MAX).expect("fits");
+    place(&mut sessions, &implicit, None).expect("fits");
     sessions.end_turn(&id("a"), kept(), CAPS);
-    assert_eq!(sessions.place(&implicit, None, MAX).expect("fits").index, 3);
+    assert_eq!(place(&mut sessions, &implicit, None).expect("fits").index, 3);
     sessions.end_turn(&id("a"), None, CAPS);
     assert_eq!(sessions.existing(&id("a")).expect("kept").history.count(), 2);
 
