@@ -5,6 +5,7 @@ use super::MessageId;
 use crate::{
     ApiError, ErrorCode, JobId, SessionId,
     inference::{FinishReason, Usage},
+    receipt::Receipt,
 };
 
 /// What the node sends. `id` is the request's, `null` where it had none.
@@ -25,6 +26,8 @@ pub enum ServerMessage<'a> {
         nonce: &'a str,
         /// Signed messages only (`signature.required`).
         signature_required: bool,
+        /// The node's name in its receipts: the thumbprint of its first key.
+        node_id: &'a str,
     },
     /// The token was accepted.
     AuthAck {
@@ -85,6 +88,15 @@ pub enum ServerMessage<'a> {
     StreamChunk(StreamChunk<'a>),
     /// The end of a stream.
     StreamEnd(StreamEnd<'a>),
+    /// What the node signs about the answer that ends with the next frame.
+    Receipt {
+        /// The receipt.
+        receipt: &'a Receipt,
+        /// The request's.
+        id: Option<&'a MessageId>,
+        /// The session.
+        session_id: &'a SessionId,
+    },
     /// A whole answer (`stream: false`).
     Response {
         /// The answer.
@@ -111,6 +123,9 @@ pub enum ServerMessage<'a> {
         id: Option<&'a MessageId>,
         /// The session.
         session_id: &'a SessionId,
+        /// What the node signs about it. Not a frame of its own here: clients wait for one reply.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        receipt: Option<&'a Receipt>,
     },
     /// Something failed.
     Error(ErrorFrame<'a>),
@@ -262,6 +277,8 @@ pub struct ErrorFrame<'a> {
     context_window_size: Option<&'a Value>,
     #[serde(skip_serializing_if = "Map::is_empty")]
     details: &'a Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipt: Option<&'a Receipt>,
 }
 
 impl<'a> ErrorFrame<'a> {
@@ -286,6 +303,13 @@ impl<'a> ErrorFrame<'a> {
             prompt_tokens: error.details.get("prompt_tokens"),
             context_window_size: error.details.get("context_window_size"),
             details: &error.details,
+            receipt: None,
         }
+    }
+
+    /// With the receipt of an answer that had begun, where no frame follows that could bring it.
+    #[must_use]
+    pub fn with_receipt(self, receipt: Option<&'a Receipt>) -> Self {
+        Self { receipt, ..self }
     }
 }

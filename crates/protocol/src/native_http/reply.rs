@@ -7,6 +7,7 @@ use crate::{
     ApiError, ErrorCode, RequestId,
     inference::{Delta, FinishReason, Usage},
     native::{StreamEndReason, UsageFrame},
+    receipt::Receipt,
 };
 
 /// One answer on its way to the client.
@@ -29,6 +30,8 @@ pub struct Body<'a> {
     finish_reason: FinishReason,
     request_id: &'a RequestId,
     usage: UsageFrame,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipt: Option<&'a Receipt>,
 }
 
 /// One event of a stream, with the native frames' names.
@@ -91,7 +94,13 @@ impl Reply {
 
     /// The whole answer; `answer` is the sum of its deltas.
     #[must_use]
-    pub fn body<'a>(&'a self, answer: &'a Delta, reason: FinishReason, usage: &Usage) -> Body<'a> {
+    pub fn body<'a>(
+        &'a self,
+        answer: &'a Delta,
+        reason: FinishReason,
+        usage: &Usage,
+        receipt: Option<&'a Receipt>,
+    ) -> Body<'a> {
         Body {
             model: &self.model,
             content: &answer.text,
@@ -100,6 +109,7 @@ impl Reply {
             finish_reason: reason,
             request_id: &self.request_id,
             usage: UsageFrame::new(usage, self.context_tokens),
+            receipt,
         }
     }
 

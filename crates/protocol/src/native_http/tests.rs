@@ -80,7 +80,7 @@ fn bodies_and_events_have_the_native_names() {
     let mut reply = Reply::new(id, "m".into(), Some(2048));
     let body = json!({"model": "m", "content": "Hello", "tokens_used": 3, "finish_reason": "stop",
         "request_id": "r1", "usage": usage_json});
-    assert_eq!(value(reply.body(&delta, FinishReason::Stop, &usage)), body);
+    assert_eq!(value(reply.body(&delta, FinishReason::Stop, &usage, None)), body);
 
     let chunk = json!({"type": "stream_chunk", "content": "Hello", "tokens": 3, "chunk_index": 0, "final": false,
         "request_id": "r1"});

@@ -1,8 +1,8 @@
 //! An answer as a reader over HTTP needs it: text, then an end or an error.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use protocol::{ApiError, ErrorCode, inference::Delta, inference::FinishReason};
+use protocol::{ApiError, ErrorCode, inference::Delta, inference::FinishReason, receipt::SignedReceipt};
 use tokio::time::timeout;
 
 use crate::pipeline::{Answer, AnswerEvent, Settled};
@@ -18,8 +18,8 @@ pub(crate) enum Step {
     Delta(Delta),
     /// The end, settled.
     End(Settled),
-    /// The end, by a failure.
-    Error(ApiError),
+    /// The end, by a failure; with the receipt of an answer that had begun.
+    Error(ApiError, Option<Arc<SignedReceipt>>),
 }
 
 /// A running answer. Dropping it cancels the generation.
@@ -38,7 +38,7 @@ impl Steps {
         match timeout(FIRST_EVENT_WAIT, answer.next()).await {
             Err(_) => Ok(Self { answer, first: None }),
             Ok(event) => match step(event) {
-                Some(Step::Error(error)) => Err(error),
+                Some(Step::Error(error, _)) => Err(error),
                 Some(Step::Delta(delta)) => Ok(Self { answer, first: Some(AnswerEvent::Delta(delta)) }),
                 Some(Step::End(settled)) => Ok(Self { answer, first: Some(AnswerEvent::Finished(settled)) }),
                 None => Ok(Self { answer, first: None }),
@@ -74,7 +74,7 @@ impl Steps {
                     whole.logprobs.extend(delta.logprobs);
                 }
                 Step::End(settled) => return Ok((whole, settled)),
-                Step::Error(error) => return Err(error),
+                Step::Error(error, _) => return Err(error),
             }
         }
     }
@@ -86,18 +86,22 @@ fn step(event: Option<AnswerEvent>) -> Option<Step> {
         Some(AnswerEvent::Started { .. }) => None,
         Some(AnswerEvent::Delta(delta)) => Some(Step::Delta(delta)),
         // Who cancels over HTTP is gone. If somebody reads this, the node itself stopped the answer.
-        Some(AnswerEvent::Finished(Settled { reason: FinishReason::Cancelled, .. })) => {
-            Some(Step::Error(ApiError::new(
+        Some(AnswerEvent::Finished(settled)) if settled.reason == FinishReason::Cancelled => {
+            let error = ApiError::new(
                 ErrorCode::ShuttingDown,
                 "The node stopped before the answer was complete. Retry on another node, or in a minute.",
-            )))
+            );
+            Some(Step::Error(settled.named_in(error), settled.receipt))
         }
         Some(AnswerEvent::Finished(settled)) => Some(Step::End(settled)),
-        Some(AnswerEvent::Failed { error, .. }) => Some(Step::Error(error)),
-        None => Some(Step::Error(ApiError::new(
-            ErrorCode::Internal,
-            "The answer ended unexpectedly. Retry; if it persists, give the operator this request's id.",
-        ))),
+        Some(AnswerEvent::Failed { error, settled }) => Some(Step::Error(error, settled.receipt)),
+        None => {
+            let error = ApiError::new(
+                ErrorCode::Internal,
+                "The answer ended unexpectedly. Retry; if it persists, give the operator this request's id.",
+            );
+            Some(Step::Error(error, None))
+        }
     }
 }
 
@@ -108,13 +112,13 @@ mod tests {
     use super::*;
 
     fn settled(reason: FinishReason) -> Settled {
-        Settled { reason, usage: Usage::default(), charged_tokens: 0 }
+        Settled { reason, usage: Usage::default(), charged_tokens: 0, receipt: None }
     }
 
     #[test]
     fn only_a_whole_answer_ends_in_order() {
         let error = |event: Option<AnswerEvent>| match step(event) {
-            Some(Step::Error(error)) => error.code,
+            Some(Step::Error(error, _)) => error.code,
             other => panic!("{other:?}"),
         };
         assert_eq!(error(None), ErrorCode::Internal);

@@ -6,6 +6,7 @@ use protocol::{
     ApiError, RequestId, SessionId,
     inference::{Delta, FinishReason, Usage},
     native::{ErrorFrame, MessageId, ServerMessage, StreamChunk, StreamEnd, StreamEndReason, UsageFrame},
+    receipt::Receipt,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -114,7 +115,12 @@ impl Turn {
     }
 
     /// The frames of a regular end, in order.
-    pub(super) fn finished(&mut self, reason: FinishReason, usage: &Usage) -> Vec<ServerMessage<'_>> {
+    pub(super) fn finished<'a>(
+        &'a mut self,
+        reason: FinishReason,
+        usage: &Usage,
+        receipt: Option<&'a Receipt>,
+    ) -> Vec<ServerMessage<'a>> {
         let usage = UsageFrame::new(usage, self.context_tokens);
         let tokens_used = usage.completion_tokens();
         if !self.stream {
@@ -130,6 +136,7 @@ impl Turn {
                 request_id: self.request_id.as_str(),
                 id: self.id.as_ref(),
                 session_id: &self.session_id,
+                receipt,
             }];
         }
         let (tokens, index) = self.next_chunk();
@@ -144,18 +151,28 @@ impl Turn {
             message_index: this.is_kept(reason).then_some(this.answer_index),
             ..this.end(tokens_used, Some(usage))
         };
-        vec![ServerMessage::StreamChunk(last), ServerMessage::StreamEnd(end)]
+        let mut frames = vec![ServerMessage::StreamChunk(last)];
+        frames.extend(this.receipt(receipt));
+        frames.push(ServerMessage::StreamEnd(end));
+        frames
     }
 
     /// The frames of a failure, in order. `usage` where something was counted.
-    pub(super) fn failed<'a>(&'a self, error: &'a ApiError, usage: Option<&Usage>) -> Vec<ServerMessage<'a>> {
+    pub(super) fn failed<'a>(
+        &'a self,
+        error: &'a ApiError,
+        usage: Option<&Usage>,
+        receipt: Option<&'a Receipt>,
+    ) -> Vec<ServerMessage<'a>> {
         let frame = ErrorFrame::new(error, self.id.as_ref(), Some(&self.session_id), Some(self.request_id.as_str()));
-        let mut frames = vec![ServerMessage::Error(frame)];
-        if self.stream {
-            let usage = usage.map(|usage| UsageFrame::new(usage, self.context_tokens));
-            let tokens_used = usage.map_or(0, |usage| usage.completion_tokens());
-            frames.push(ServerMessage::StreamEnd(self.end(tokens_used, usage)));
+        if !self.stream {
+            return vec![ServerMessage::Error(frame.with_receipt(receipt))];
         }
+        let mut frames = vec![ServerMessage::Error(frame)];
+        frames.extend(self.receipt(receipt));
+        let usage = usage.map(|usage| UsageFrame::new(usage, self.context_tokens));
+        let tokens_used = usage.map_or(0, |usage| usage.completion_tokens());
+        frames.push(ServerMessage::StreamEnd(self.end(tokens_used, usage)));
         frames
     }
 
@@ -171,6 +188,11 @@ impl Turn {
 
     fn is_kept(&self, reason: FinishReason) -> bool {
         reason != FinishReason::Cancelled || !self.content.is_empty()
+    }
+
+    fn receipt<'a>(&'a self, receipt: Option<&'a Receipt>) -> Option<ServerMessage<'a>> {
+        let (id, session_id) = (self.id.as_ref(), &self.session_id);
+        receipt.map(|receipt| ServerMessage::Receipt { receipt, id, session_id })
     }
 
     /// Tokens and index of the chunk that is sent now.

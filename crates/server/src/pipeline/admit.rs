@@ -1,9 +1,9 @@
 //! Stage 4: limits passed, budget reserved.
 
 use jobs::Reservation;
-use protocol::ApiError;
+use protocol::{ApiError, ReceiptId};
 
-use super::{Authenticated, Parts, Request, entitle::Entitled};
+use super::{Authenticated, Parts, Request, entitle::Entitled, receipt};
 
 /// Proof that the tokens are reserved. Dropping it gives them back.
 #[derive(Debug)]
@@ -13,13 +13,15 @@ pub struct Admitted {
     pub(super) model: engine::ServedModel,
     pub(super) job: protocol::JobId,
     pub(super) reservation: Reservation,
+    /// Chosen now, so that the head of a streamed answer can name it.
+    pub(super) receipt_id: ReceiptId,
 }
 
 pub(super) async fn admit(parts: &Parts, entitled: Entitled) -> Result<Admitted, ApiError> {
     let Entitled { who, request, model, job } = entitled;
     let wish = wish(&parts.settings.load(), &model, request.inference.max_tokens);
     let reservation = parts.jobs.reserve(&job, who.subject(), &request.id, wish).await?;
-    Ok(Admitted { who, request, model, job, reservation })
+    Ok(Admitted { who, request, model, job, reservation, receipt_id: receipt::fresh_id() })
 }
 
 /// What is worth reserving: the client's wish (or the default), the node's limit, and what the context can hold.

@@ -1,22 +1,30 @@
 //! Stages 5 and 6: generate and settle.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use engine::{GenerateRequest, Generation, GenerationEvent};
 use jobs::{Outcome, Reservation};
 use protocol::{
-    ApiError, ErrorCode, JobId, RequestId,
+    ApiError, ErrorCode, JobId, ReceiptId, RequestId,
     inference::{Delta, FinishReason, Usage},
+    receipt::{Digest, Receipt, SignedReceipt},
 };
+use signing::receipt::OutputHash;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Instrument;
 
-use super::{Admitted, Parts};
+use super::{Admitted, Authenticated, Parts, receipt::Draft};
 use crate::metrics::{AnswerTimer, Metrics};
 
 /// Events between the driving task and the transport. One: what waits longer is merged by the engine's channel.
 const EVENTS_AHEAD_MAX: usize = 1;
+
+/// The detail of an error that names the receipt of an answer which failed after it had begun.
+pub(crate) const RECEIPT_ID: &str = "receipt_id";
 
 /// What is known of an answer when it starts.
 #[derive(Debug, Clone)]
@@ -35,6 +43,8 @@ pub struct AnswerInfo {
     pub job: JobId,
     /// When the request arrived.
     pub created: SystemTime,
+    /// The receipt that the answer will have.
+    pub receipt_id: ReceiptId,
 }
 
 /// What an answer reports: `Started` once, `Delta`s, then one `Finished` or `Failed`.
@@ -71,6 +81,24 @@ pub struct Settled {
     pub usage: Usage,
     /// What the job was charged.
     pub charged_tokens: u64,
+    /// The receipt, as durable as the charge. None where the answer failed before it began, or it could not be signed.
+    pub receipt: Option<Arc<SignedReceipt>>,
+}
+
+impl Settled {
+    /// What the client is sent of [`Settled::receipt`].
+    #[must_use]
+    pub fn receipt(&self) -> Option<&Receipt> {
+        self.receipt.as_deref().map(SignedReceipt::receipt)
+    }
+
+    /// The error of an answer that had begun, with the name of its receipt: what was delivered is charged.
+    pub(crate) fn named_in(&self, error: ApiError) -> ApiError {
+        match self.receipt() {
+            Some(receipt) => error.with(RECEIPT_ID, receipt.receipt_id.as_str()),
+            None => error,
+        }
+    }
 }
 
 /// A running answer. Dropping it cancels the generation; what was delivered is settled all the same.
@@ -101,7 +129,7 @@ impl Answer {
 }
 
 pub(super) async fn generate(parts: &Parts, admitted: Admitted, created: SystemTime) -> Result<Answer, ApiError> {
-    let Admitted { who, request, model, job, reservation } = admitted;
+    let Admitted { who, request, model, job, reservation, receipt_id } = admitted;
     let timer = parts.metrics.answer_started(request.endpoint);
     let cancel = parts.stop.child_token();
     let info = AnswerInfo {
@@ -110,8 +138,24 @@ pub(super) async fn generate(parts: &Parts, admitted: Admitted, created: SystemT
         context_tokens: model.context_tokens,
         max_tokens: reservation.tokens(),
         requested_tokens: request.inference.max_tokens,
-        job,
+        job: job.clone(),
         created,
+        receipt_id: receipt_id.clone(),
+    };
+    let draft = Draft {
+        signer: parts.receipts.clone(),
+        receipt_id,
+        request_id: request.id.clone(),
+        session: request.session,
+        job,
+        subject: who.subject().clone(),
+        model: model.name,
+        model_digest: model.digest.as_deref().and_then(|digest| digest.parse().ok()),
+        endpoint: request.endpoint,
+        request_hash: Digest::new(request.received.hash),
+        started: created,
+        output: OutputHash::default(),
+        begun: false,
     };
     let request_timeout = parts.settings.load().request_timeout;
     let generation = parts
@@ -133,6 +177,7 @@ pub(super) async fn generate(parts: &Parts, admitted: Admitted, created: SystemT
         }
     };
     let (events, receiver) = mpsc::channel(EVENTS_AHEAD_MAX);
+    let stopping = cancel.clone();
     let span = tracing::info_span!("answer", request_id = %request.id, endpoint = request.endpoint);
     let drive = Drive {
         generation,
@@ -142,8 +187,9 @@ pub(super) async fn generate(parts: &Parts, admitted: Admitted, created: SystemT
         request_id: request.id,
         request_timeout,
         usage: Usage::default(),
+        draft,
     };
-    parts.tasks.spawn(drive.run().instrument(span));
+    parts.tasks.spawn(drive.run(who, stopping).instrument(span));
     Ok(Answer { info, events: receiver, cancel: cancel.clone(), _cancel_on_drop: cancel.drop_guard() })
 }
 
@@ -156,6 +202,7 @@ struct Drive {
     request_id: RequestId,
     request_timeout: Duration,
     usage: Usage,
+    draft: Draft,
 }
 
 enum End {
@@ -164,8 +211,15 @@ enum End {
 }
 
 impl Drive {
-    async fn run(mut self) {
-        let end = self.deliver().await;
+    async fn run(mut self, who: Authenticated, cancel: CancellationToken) {
+        let end = tokio::select! {
+            end = self.deliver() => end,
+            // What runs goes on when a token expires, and stops when it is revoked: in every transport.
+            error = who.until_revoked() => {
+                cancel.cancel();
+                End::Failed(error)
+            }
+        };
         let (reason, outcome) = match &end {
             End::Finished(reason) => (*reason, reason.as_str()),
             End::Failed(_) => (FinishReason::Cancelled, "error"),
@@ -175,20 +229,21 @@ impl Drive {
             End::Failed(error) => self.timer.failed(error.code),
         }
         let outcome = Outcome { prompt_tokens: self.usage.prompt_tokens, reason: outcome };
-        let event = match (self.reservation.settle(outcome).await, end) {
-            (Ok(charged), end) => {
-                let settled = Settled { reason, usage: self.usage, charged_tokens: u64::from(charged) };
-                match end {
-                    End::Finished(_) => AnswerEvent::Finished(settled),
-                    End::Failed(error) => AnswerEvent::Failed { error, settled },
-                }
+        let ended = if let End::Finished(reason) = &end { Ok(*reason) } else { Err(()) };
+        let receipt = self.draft.finish(ended, &self.usage);
+        let settled = |charged_tokens, receipt| Settled { reason, usage: self.usage, charged_tokens, receipt };
+        let event = match (self.reservation.settle(outcome, receipt).await, end) {
+            (Ok(charge), End::Finished(_)) => AnswerEvent::Finished(settled(u64::from(charge.tokens), charge.receipt)),
+            (Ok(charge), End::Failed(error)) => {
+                let settled = settled(u64::from(charge.tokens), charge.receipt);
+                AnswerEvent::Failed { error: settled.named_in(error), settled }
             }
             (Err(_), _) => AnswerEvent::Failed {
                 error: ApiError::new(
                     ErrorCode::Internal,
                     "The answer is complete but could not be recorded. It will be charged once; do not repeat it for that reason.",
                 ),
-                settled: Settled { reason, usage: self.usage, charged_tokens: 0 },
+                settled: settled(0, None),
             },
         };
         // Nobody left to tell: it is settled all the same.
@@ -200,6 +255,7 @@ impl Drive {
         loop {
             let event = match self.generation.next().await {
                 Some(GenerationEvent::Started { prompt_tokens, cached_tokens, trimmed_messages }) => {
+                    self.draft.begun = true;
                     self.usage.prompt_tokens = prompt_tokens;
                     self.usage.cached_tokens = cached_tokens;
                     AnswerEvent::Started { prompt_tokens, cached_tokens, trimmed_messages }
@@ -207,10 +263,13 @@ impl Drive {
                 Some(GenerationEvent::Delta(delta)) => {
                     let tokens = delta.tokens;
                     self.timer.tokens(tokens);
+                    let output = self.draft.output_with(&delta);
                     if self.events.send(AnswerEvent::Delta(delta)).await.is_err() {
                         return End::Finished(FinishReason::Cancelled);
                     }
                     self.reservation.delivered(tokens);
+                    self.draft.begun = true;
+                    self.draft.output = output;
                     self.usage.completion_tokens += tokens;
                     continue;
                 }
@@ -240,12 +299,12 @@ impl Drive {
 }
 
 fn log_failure(request_id: &RequestId, error: &engine::BackendError) {
-    use engine::BackendError::{ContextTooLarge, Internal, Invalid, Overloaded, Timeout, Unavailable};
+    use engine::BackendError::{ContextTooLarge, Internal, Invalid, Overloaded, Poisonous, Timeout, Unavailable};
     match error {
         ContextTooLarge { .. } | Invalid { .. } => {
             tracing::info!(%request_id, reason = %error, "a request was refused")
         }
-        Overloaded { .. } | Timeout | Unavailable(_) => {
+        Overloaded { .. } | Poisonous | Timeout | Unavailable(_) => {
             tracing::warn!(%request_id, %error, "a request was not answered")
         }
         Internal(_) => tracing::error!(%request_id, %error, "the backend failed"),

@@ -1,7 +1,8 @@
 //! Tells an answer as the events of one response: a pure state machine that JSON, SSE and WebSocket share.
 //!
 //! Order of the events: `created`, `in_progress`; for each item `output_item.added`, `content_part.added`, the deltas,
-//! the text's `done`, `content_part.done`, `output_item.done`; then one of `completed`, `incomplete`, `failed`.
+//! the text's `done`, `content_part.done`, `output_item.done`; then the receipt, and one of `completed`, `incomplete`,
+//! `failed`.
 
 #[cfg(test)]
 mod tests;
@@ -102,8 +103,8 @@ impl Narration {
         match event {
             AnswerEvent::Started { .. } => {}
             AnswerEvent::Delta(delta) => self.delta(delta),
-            AnswerEvent::Finished(Settled { reason, usage, .. }) => self.finish(reason, usage, now),
-            AnswerEvent::Failed { error, settled } => self.fail(&error, Some(settled.usage)),
+            AnswerEvent::Finished(settled) => self.finish(&settled, now),
+            AnswerEvent::Failed { error, settled } => self.fail(&error, Some(&settled)),
         }
         std::mem::take(&mut self.events)
     }
@@ -190,24 +191,28 @@ impl Narration {
         self.response.output.push(item);
     }
 
-    fn finish(&mut self, reason: FinishReason, usage: Usage, now: u64) {
-        match reason {
+    fn finish(&mut self, settled: &Settled, now: u64) {
+        let usage = settled.usage;
+        match settled.reason {
             FinishReason::Stop => {
                 if self.open.is_none() && self.response.output.is_empty() {
                     // A model may say nothing. Clients read the first message all the same.
                     self.open(Kind::Message);
                 }
                 self.close(ItemStatus::Completed);
+                self.receipt(settled);
                 self.complete(usage, now);
             }
             FinishReason::Length => {
                 self.close(ItemStatus::Incomplete);
+                self.receipt(settled);
                 self.response.incomplete_details = Some(IncompleteDetails { reason: "max_output_tokens" });
                 self.end(Status::Incomplete, usage);
                 self.tell(Event::Incomplete { response: Box::new(self.response.clone()) });
             }
             FinishReason::Cancelled => {
                 self.close(ItemStatus::Incomplete);
+                self.receipt(settled);
                 // The API has no event of its own for this: the status tells it apart.
                 self.end(Status::Cancelled, usage);
                 self.tell(Event::Incomplete { response: Box::new(self.response.clone()) });
@@ -221,11 +226,14 @@ impl Narration {
         self.tell(Event::Completed { response: Box::new(self.response.clone()) });
     }
 
-    fn fail(&mut self, error: &ApiError, usage: Option<Usage>) {
+    fn fail(&mut self, error: &ApiError, settled: Option<&Settled>) {
         self.close(ItemStatus::Incomplete);
+        if let Some(settled) = settled {
+            self.receipt(settled);
+        }
         self.response.error = Some(ResponseError { code: failure_code(error.code), message: error.message.clone() });
         self.response.status = Status::Failed;
-        self.response.usage = usage.map(Into::into);
+        self.response.usage = settled.map(|settled| settled.usage.into());
         if self.announce_errors {
             self.tell(Event::Error {
                 code: openai_code(error.code),
@@ -234,6 +242,12 @@ impl Narration {
             });
         }
         self.tell(Event::Failed { response: Box::new(self.response.clone()) });
+    }
+
+    fn receipt(&mut self, settled: &Settled) {
+        if let Some(receipt) = settled.receipt() {
+            self.tell(Event::Receipt { receipt: Box::new(receipt.clone()) });
+        }
     }
 
     fn end(&mut self, status: Status, usage: Usage) {

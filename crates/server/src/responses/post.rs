@@ -17,7 +17,7 @@ use super::{
 use crate::{
     App,
     error::HttpError,
-    http::{body, sse},
+    http::{body, receipt, sse},
     pipeline::{self, Answer, AnswerEvent},
 };
 
@@ -44,7 +44,7 @@ pub(super) async fn create(
     Extension(id): Extension<RequestId>,
     request: Request<Body>,
 ) -> Result<Response, HttpError> {
-    let (who, request): (_, CreateResponse) = body::receive(&app, request).await?;
+    let (who, received, request) = body::receive::<CreateResponse>(&app, request).await?;
     if request.generate == Some(false) {
         return Err(HttpError(ApiError::invalid("generate", "Only WebSocket mode can prepare without an answer.")));
     }
@@ -56,7 +56,8 @@ pub(super) async fn create(
     };
     let earlier = earlier.as_ref().map_or(&[][..], |stored| &stored.messages);
     let mut plan = plan(request, earlier, random_id("resp"), conversation_bytes_max(&app.settings()))?;
-    let request = pipeline::Request { id, endpoint: ENDPOINT, session: None, job: None, inference: plan.inference };
+    let request =
+        pipeline::Request { id, endpoint: ENDPOINT, received, session: None, job: None, inference: plan.inference };
     let mut answer = app.pipeline.answer(&who, request).await?;
     admitted(&mut plan.response, answer.info());
     // A prompt that the model refuses is answered with a status of its own, streamed or not.
@@ -65,13 +66,14 @@ pub(super) async fn create(
         Some(first) => first,
         None => return Err(broken_off().into()),
     };
+    let receipt_id = answer.info().receipt_id.clone();
     let narration = Narration::new(plan.response, None);
     let kept = Kept { app: Arc::clone(&app), owner, conversation: plan.conversation };
     if streamed {
         let narration = narration.announcing_errors();
-        Ok(sse::respond(&app, |events| stream(events, first, answer, narration, kept)))
+        Ok(receipt::named(sse::respond(&app, |events| stream(events, first, answer, narration, kept)), &receipt_id))
     } else {
-        whole(first, answer, narration, kept).await
+        Ok(receipt::named(whole(first, answer, narration, kept).await?, &receipt_id))
     }
 }
 

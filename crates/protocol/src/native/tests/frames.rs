@@ -121,10 +121,11 @@ fn everything_else() {
             auth_required: true,
             nonce: "00ff",
             signature_required: false,
+            node_id: "n",
         },
         json!({
             "type": "connected", "version": "1.2.3", "model": null, "server_time": 5, "auth_required": true,
-            "nonce": "00ff", "signature_required": false,
+            "nonce": "00ff", "signature_required": false, "node_id": "n",
         }),
     );
     check(
@@ -178,6 +179,7 @@ fn everything_else() {
             request_id: "r1",
             id,
             session_id: &session,
+            receipt: None,
         },
         json!({
             "type": "response", "content": "Hello", "tokens_used": 5, "message_index": 2, "completion_time_ms": 12,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::{Logprob, OutputItem, Part, Response};
+use crate::receipt::Receipt;
 
 /// One event on its way to a client.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -132,6 +133,12 @@ events! {
         output_index: usize,
         /// All of it.
         item: OutputItem,
+    }
+    /// Ours, before the end: what the node signs about the answer. Named as the Open Responses specification asks of
+    /// extensions; clients ignore types that they do not know.
+    Receipt = "llm-node:receipt" {
+        /// The receipt.
+        receipt: Box<Receipt>,
     }
     /// The end: the model ended its turn.
     Completed = "response.completed" {

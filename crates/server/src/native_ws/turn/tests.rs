@@ -46,7 +46,7 @@ fn chunks_account_for_every_token_once_and_count_up() {
     let chunk = turn.delta(&thought).expect("a chunk");
     assert_eq!(pick(&[chunk], &["content", "reasoning", "tokens"]), [vec![json!(""), json!("hm"), json!(1)]]);
     assert!(turn.delta(&delta("", 1)).is_none());
-    let frames = turn.finished(FinishReason::Stop, &usage());
+    let frames = turn.finished(FinishReason::Stop, &usage(), None);
     assert_eq!(pick(&frames[..1], &fields), [vec![json!(""), json!(1), json!(2), json!(true)]]);
     assert_eq!(
         json(&frames)[1],
@@ -71,7 +71,7 @@ fn the_end_says_how_and_what_is_kept() {
         turn.started(3);
         let text = delta(text, 1);
         let _ = turn.delta(&text);
-        let frames = turn.finished(reason, &usage());
+        let frames = turn.finished(reason, &usage(), None);
         assert_eq!(pick(&frames[1..], &["reason", "finish_reason", "message_index"]), [said.to_vec()]);
         drop(frames);
         let kept_turn = turn.kept(reason);
@@ -89,7 +89,7 @@ fn a_lowered_limit_is_said() {
     let check = |requested: Option<u32>, granted: u32, said: Value| {
         let mut turn = turn(true);
         turn.accepted(requested, granted, None);
-        let frames = turn.finished(FinishReason::Length, &usage());
+        let frames = turn.finished(FinishReason::Length, &usage(), None);
         assert_eq!(pick(&frames[1..], &["max_tokens"]), [vec![said]], "{requested:?} {granted}");
     };
     check(Some(100), 10, json!(10));
@@ -103,7 +103,7 @@ fn without_stream_there_is_one_response() {
     turn.accepted(Some(100), 4, Some(2048));
     assert!(turn.delta(&Delta { reasoning: "hm".into(), ..delta("Hel", 2) }).is_none());
     assert!(turn.delta(&delta("lo", 2)).is_none());
-    let mut frames = json(&turn.finished(FinishReason::Length, &usage()));
+    let mut frames = json(&turn.finished(FinishReason::Length, &usage(), None));
     assert!(frames[0]["completion_time_ms"].take().is_u64());
     assert_eq!(
         frames,
@@ -130,7 +130,36 @@ fn a_failure_ends_the_stream_that_was_promised() {
             [&[json!("stream_end"), Value::Null, json!("error"), tokens][..], &ids[..]].concat(),
         ]
     };
-    assert_eq!(pick(&turn(true).failed(&error, None), &fields), failed(json!(0)));
-    assert_eq!(pick(&turn(true).failed(&error, Some(&usage())), &fields), failed(json!(4)));
-    assert_eq!(pick(&turn(false).failed(&error, None), &fields), failed(json!(0))[..1]);
+    assert_eq!(pick(&turn(true).failed(&error, None, None), &fields), failed(json!(0)));
+    assert_eq!(pick(&turn(true).failed(&error, Some(&usage()), None), &fields), failed(json!(4)));
+    assert_eq!(pick(&turn(false).failed(&error, None, None), &fields), failed(json!(0))[..1]);
+}
+
+fn receipt() -> Receipt {
+    let hash = format!("sha256:{}", "0".repeat(64));
+    serde_json::from_value(json!({
+        "version": 1, "receipt_id": "rcpt_1", "request_id": "r", "node_id": "n", "session_id": "s", "job_id": "7",
+        "subject": "alice", "model": "m", "model_digest": null, "endpoint": "native_ws", "request_hash": hash,
+        "output_hash": hash, "input_tokens": 7, "output_tokens": 4, "finish_reason": "stop", "started_at": 1,
+        "finished_at": 2, "sequence": 1, "previous": null, "key_id": "k", "signature": "00",
+    }))
+    .expect("a receipt")
+}
+
+#[test]
+fn a_receipt_comes_before_the_end_and_never_as_a_second_reply() {
+    let receipt = receipt();
+    let error = ApiError::new(ErrorCode::Internal, "Retry.");
+    let types = |frames: &[ServerMessage<'_>]| pick(frames, &["type"]).concat();
+    let (mut streamed, mut whole, failed) = (turn(true), turn(false), turn(false));
+    let frames = streamed.finished(FinishReason::Stop, &usage(), Some(&receipt));
+    assert_eq!(types(&frames), ["stream_chunk", "receipt", "stream_end"]);
+    assert_eq!(pick(&frames[1..2], &["receipt", "id", "session_id"]), [vec![json!(receipt), json!("a"), json!("s")]]);
+    let frames = streamed.failed(&error, Some(&usage()), Some(&receipt));
+    assert_eq!(types(&frames), ["error", "receipt", "stream_end"]);
+    drop(frames);
+    let whole = whole.finished(FinishReason::Stop, &usage(), Some(&receipt));
+    for frames in [whole, failed.failed(&error, None, Some(&receipt))] {
+        assert_eq!(pick(&frames, &["receipt"]), [vec![json!(receipt)]]);
+    }
 }

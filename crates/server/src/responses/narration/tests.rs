@@ -31,7 +31,7 @@ fn thought(text: &str) -> AnswerEvent {
 
 fn settled(reason: FinishReason) -> Settled {
     let usage = Usage { prompt_tokens: 5, cached_tokens: 3, completion_tokens: 2, reasoning_tokens: 1 };
-    Settled { reason, usage, charged_tokens: 2 }
+    Settled { reason, usage, charged_tokens: 2, receipt: None }
 }
 
 fn finished(reason: FinishReason) -> AnswerEvent {
