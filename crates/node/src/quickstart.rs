@@ -71,7 +71,7 @@ pub(crate) async fn print(jobs: &Jobs, tokens: Option<&TokenService>, public: So
     output::print(&format!(
         "{token_line}Ask it something:\n\
          curl -N http://{public}/v1/chat/completions \\\n{header}  -H 'Content-Type: application/json' \\\n  \
-         -d '{{\"model\":\"default\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"Write one sentence about the sea.\"}}]}}'\n\n\
+         -d '{{\"model\":\"default\",\"stream\":true,\"temperature\":0,\"messages\":[{{\"role\":\"user\",\"content\":\"Write one sentence about the sea.\"}}]}}'\n\n\
          Chat with it, in another terminal:\n{program} chat --data-dir {}\n",
         dir.path().display(),
     ))?;
