@@ -25,10 +25,18 @@ use crate::{
 /// Pause after the system refuses a connection (file descriptors used up), so that the loop does not spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
+/// Every route of the public listener.
+fn public_routes() -> Router<Arc<App>> {
+    health::routes()
+        .merge(http_api::routes())
+        .merge(responses::routes())
+        .merge(native_ws::routes())
+        .merge(well_known::routes())
+}
+
 /// The public routes.
 pub fn public_router(app: &Arc<App>) -> Router {
-    let routes = health::routes().merge(http_api::routes()).merge(responses::routes()).merge(native_ws::routes()).merge(well_known::routes());
-    let routes = with_fallbacks(routes)
+    let routes = with_fallbacks(public_routes())
         .layer(middleware::from_fn_with_state(Gate::public(app), gate::enter))
         .layer(middleware::from_fn_with_state(Arc::clone(app), origin::guard_open_node))
         .layer(middleware::from_fn_with_state(Arc::clone(app), client_address::attach))
@@ -103,5 +111,29 @@ pub async fn serve(app: Arc<App>, listener: Listener) {
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::pipeline::permissions::{self, Access};
+
+    /// The paths of a router. axum lists them in its `Debug` output alone.
+    fn paths(router: &Router<Arc<App>>) -> BTreeSet<String> {
+        let text = format!("{router:?}");
+        text.split('"').filter(|part| part.starts_with('/')).map(str::to_owned).collect()
+    }
+
+    fn listed(table: &[(&str, &str, Access)]) -> BTreeSet<String> {
+        table.iter().map(|(_, path, _)| (*path).to_owned()).collect()
+    }
+
+    #[test]
+    fn every_route_has_its_row_and_every_row_its_route() {
+        assert_eq!(paths(&public_routes()), listed(permissions::PUBLIC));
+        assert_eq!(paths(&admin::routes(None)), listed(permissions::ADMIN));
     }
 }
