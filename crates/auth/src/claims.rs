@@ -19,6 +19,20 @@ pub enum Permission {
     Admin,
 }
 
+impl Permission {
+    /// The right of that name, whatever the case of its letters.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        match name.to_ascii_lowercase().as_str() {
+            "read" => Some(Self::Read),
+            "write" => Some(Self::Write),
+            "execute" => Some(Self::Execute),
+            "admin" => Some(Self::Admin),
+            _ => None,
+        }
+    }
+}
+
 /// A set of rights.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Permissions(BTreeSet<Permission>);
@@ -27,6 +41,12 @@ impl Permissions {
     /// These rights.
     pub fn of(permissions: impl IntoIterator<Item = Permission>) -> Self {
         Self(permissions.into_iter().collect())
+    }
+
+    /// Those that are in both sets.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        Self(self.0.intersection(&other.0).copied().collect())
     }
 
     /// Whether the right is in the set. No right implies another.
@@ -42,12 +62,9 @@ impl FromStr for Permissions {
     /// Reads `execute,read`.
     fn from_str(text: &str) -> Result<Self, String> {
         text.split(',')
-            .map(|name| match name.trim().to_ascii_lowercase().as_str() {
-                "read" => Ok(Permission::Read),
-                "write" => Ok(Permission::Write),
-                "execute" => Ok(Permission::Execute),
-                "admin" => Ok(Permission::Admin),
-                other => Err(format!("`{other}` is not a permission; they are read, write, execute, admin")),
+            .map(|name| {
+                let unknown = || format!("`{}` is not a permission; they are read, write, execute, admin", name.trim());
+                Permission::named(name.trim()).ok_or_else(unknown)
             })
             .collect::<Result<_, _>>()
             .map(Self)
@@ -81,11 +98,11 @@ pub struct Grant {
 /// The claims of a verified token (RFC 9068 section 2.2). Times are Unix seconds (RFC 7519 `NumericDate`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
-    /// The issuer: this kind of node.
+    /// The issuer: the node's name, or the address of an issuer that it trusts.
     pub iss: String,
-    /// The audience: this kind of node; the secret makes it this one.
+    /// The audience: the node.
     pub aud: String,
-    /// Who.
+    /// Who. Subjects of other issuers have their address in front (`https://issuer|subject`).
     pub sub: Subject,
     /// Issued at.
     pub iat: u64,
@@ -95,6 +112,9 @@ pub struct Claims {
     pub exp: u64,
     /// The token's own id.
     pub jti: String,
+    /// The id of the token that this one was refreshed from, the first of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     /// The session that it was issued for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<SessionId>,
@@ -108,8 +128,10 @@ pub struct Claims {
     pub cnf: Option<Confirmation>,
 }
 
-/// Who may use a token: the holder of a key (RFC 7800).
+/// Who may use a token: the holder of a key (RFC 7800). A token that is bound by other means is refused, because the
+/// node could not check them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Confirmation {
     /// RFC 7638 thumbprint (RFC 9449 section 6.1).
     pub jkt: String,

@@ -1,14 +1,22 @@
-//! The HMAC secret of the node's own tokens: generated, never defaulted, never printed.
+//! The HMAC secrets of the node's own tokens: generated, never defaulted, never printed, rotated with overlap.
+
+mod files;
+pub(crate) mod ring;
+mod store;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fmt, fs,
-    io::{self, Write},
+    io::{self, Read as _, Write as _},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
+pub use files::{EARLIER_SECRETS_MAX, Rotated};
 use rand::TryRng;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+pub use store::Secrets;
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// Shortest secret accepted in bytes (RFC 7518 section 3.2: at least the hash's size).
 pub const SECRET_BYTES_MIN: usize = 32;
@@ -49,14 +57,20 @@ pub enum SecretError {
         /// What the system says.
         source: io::Error,
     },
+    /// More secrets are in overlap than the node looks at.
+    #[error(
+        "{EARLIER_SECRETS_MAX} earlier secrets are still valid; wait until one ends, or delete the `jwt.until-…` files of those \
+         whose tokens may end now"
+    )]
+    TooManyEarlier,
     /// The system has no randomness.
     #[error("the system's random source failed: {0}")]
     Random(String),
 }
 
 /// A secret of at least [`SECRET_BYTES_MIN`] bytes. Zeroized when dropped; `Debug` shows nothing.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct JwtSecret(Vec<u8>);
+#[derive(Clone)]
+pub struct JwtSecret(Zeroizing<Vec<u8>>);
 
 impl fmt::Debug for JwtSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -79,7 +93,7 @@ impl JwtSecret {
         if distinct < SECRET_DISTINCT_BYTES_MIN || EXAMPLE_PARTS.iter().any(|part| lower.contains(part)) {
             return Err(SecretError::Example);
         }
-        Ok(Self(bytes.to_vec()))
+        Ok(Self(Zeroizing::new(bytes.to_vec())))
     }
 
     /// Reads the secret from `path`; on first start generates one there (mode 0600).
@@ -87,21 +101,30 @@ impl JwtSecret {
     /// # Errors
     /// [`SecretError`]: unreadable, exposed to others, too short.
     pub fn load_or_generate(path: &Path) -> Result<Self, SecretError> {
-        let io = |source| SecretError::Io { path: path.to_owned(), source };
-        match fs::metadata(path) {
-            Ok(metadata) => {
-                let mode = metadata.permissions().mode() & 0o777;
-                if mode & 0o077 != 0 {
-                    return Err(SecretError::Exposed { path: path.to_owned(), mode });
-                }
-                let mut text = fs::read_to_string(path).map_err(io)?;
-                let secret = Self::new(&text);
-                text.zeroize();
-                secret
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::generate(path),
-            Err(error) => Err(io(error)),
+        match Self::read(path)? {
+            Some(secret) => Ok(secret),
+            None => Self::generate(path),
         }
+    }
+
+    /// Reads the secret from `path`; `None` where there is no file.
+    fn read(path: &Path) -> Result<Option<Self>, SecretError> {
+        let io = |source| SecretError::Io { path: path.to_owned(), source };
+        let mut file = match fs::File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io(error)),
+        };
+        // Of the open file: what is checked is what is read.
+        let mode = file.metadata().map_err(io)?.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(SecretError::Exposed { path: path.to_owned(), mode });
+        }
+        let mut text = String::new();
+        let read = file.read_to_string(&mut text).map_err(io);
+        let secret = read.and_then(|_| Self::new(&text));
+        text.zeroize();
+        secret.map(Some)
     }
 
     fn generate(path: &Path) -> Result<Self, SecretError> {
@@ -115,7 +138,7 @@ impl JwtSecret {
         let result = match created {
             Ok(mut file) => {
                 file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
-                Ok(Self(text.as_bytes().to_vec()))
+                Ok(Self(Zeroizing::new(text.as_bytes().to_vec())))
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self::load_or_generate(path),
             Err(error) => Err(io(error)),
@@ -126,36 +149,5 @@ impl JwtSecret {
 
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn weak_and_example_secrets_are_refused() {
-        for short in ["", "short", &"x7Kq".repeat(7)] {
-            assert!(matches!(JwtSecret::new(short), Err(SecretError::TooShort(_))), "{short:?}");
-        }
-        for example in [&"a".repeat(64), "CHANGEME-CHANGEME-abcdefghijklmnop", "my-super-secret-jwt-key-for-the-node!"]
-        {
-            assert!(matches!(JwtSecret::new(example), Err(SecretError::Example)), "{example:?}");
-        }
-        assert!(JwtSecret::new("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08").is_ok());
-    }
-
-    #[test]
-    fn a_generated_secret_is_private_and_stays() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("jwt");
-        let first = JwtSecret::load_or_generate(&path).unwrap();
-        let again = JwtSecret::load_or_generate(&path).unwrap();
-        assert_eq!(first.bytes(), again.bytes());
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(format!("{first:?}"), "JwtSecret(…)");
-
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(JwtSecret::load_or_generate(&path), Err(SecretError::Exposed { .. })));
     }
 }
