@@ -1,6 +1,7 @@
 //! Types that a key can have: how each is read from TOML and from text, and how it is written.
 
 mod duration;
+mod network;
 mod size;
 mod text;
 
@@ -8,7 +9,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 pub(crate) use self::{
     size::ByteSize,
-    text::{HttpUrl, LogFilter, Secret, Sha256, UrlPath, WebOrigin},
+    text::{Authority, HttpUrl, IssuerUrl, LogFilter, PublicKeyText, Secret, Sha256, UrlPath, WebOrigin},
 };
 
 /// A value as it was found, before it has a type.
@@ -291,6 +292,10 @@ mod tests {
         refuse::<Duration>(&[string("30"), Raw::Integer(30), string("s"), string("-1s"), string("1 fortnight")]);
         refuse::<ByteSize>(&[string("4"), string("4XB"), string("-4KiB"), string("99999999999TiB"), Raw::Bool(true)]);
         refuse::<HttpUrl>(&[string("host:80"), string("ftp://host"), string("http://"), string("http://a:b@host")]);
+        refuse::<ipnet::IpNet>(&[string("0.0.0.0/0"), string("::/0"), string("10.0.0.0/33"), string("proxy"), text("")]);
+        refuse::<ipnet::IpNet>(&[string("::ffff:10.0.0.1"), string("10.0.0.1:80"), Raw::Integer(1)]);
+        refuse::<IssuerUrl>(&[string("http://issuer.test"), string("issuer"), string("https://a:b@c"), string("https://c?d")]);
+        refuse::<Authority>(&[string("a@b"), string("https://a"), string("a/b"), string(""), string("a b"), Raw::Integer(1)]);
         refuse::<WebOrigin>(&[string("example.com"), string("https://example.com/path"), string("https://")]);
         refuse::<Sha256>(&[string("abc"), string("sha256:xyz"), string(&"g".repeat(64))]);
         refuse::<LogFilter>(&[string("loud=very=much"), Raw::Integer(1)]);
@@ -325,7 +330,12 @@ mod tests {
         check::<ByteSize>(&Raw::Integer(100), "\"100B\"");
         check::<ByteSize>(&string("1.5MiB"), "\"1536KiB\"");
         check::<HttpUrl>(&string("http://host:80/v1/"), "\"http://host:80/v1\"");
+        check::<IssuerUrl>(&string("https://issuer.test/"), "\"https://issuer.test/\"");
+        check::<Authority>(&string("Node.Example:8443"), "\"node.example:8443\"");
         check::<WebOrigin>(&string("https://example.com"), "\"https://example.com\"");
+        check::<ipnet::IpNet>(&string("10.1.2.3/8"), "\"10.0.0.0/8\"");
+        check::<ipnet::IpNet>(&text("127.0.0.1"), "\"127.0.0.1/32\"");
+        check::<ipnet::IpNet>(&string("2001:db8::1"), "\"2001:db8::1/128\"");
         check::<WebOrigin>(&string("*"), "\"*\"");
         check::<Sha256>(&string(&format!("sha256:{}", "AB".repeat(32))), &format!("\"sha256:{}\"", "ab".repeat(32)));
         check::<LogFilter>(&string("info,server=debug"), "\"info,server=debug\"");

@@ -82,6 +82,30 @@ formed_text! {
 }
 
 formed_text! {
+    /// The address of an issuer of tokens, kept as it is written: it is compared with `iss`.
+    IssuerUrl,
+    "an address such as \"https://login.example.com/realm\" (http only on this machine), as in the tokens' `iss`",
+    |text| (auth::is_safe_url(text) && !text.contains(['?', '#'])).then(|| text.to_owned())
+}
+
+formed_text! {
+    /// An Ed25519 public key.
+    PublicKeyText,
+    "a public key of 64 hexadecimal digits",
+    |text| signing::PublicKey::from_hex(text).ok().map(|key| key.to_hex())
+}
+
+formed_text! {
+    /// A host, with its port where it is not the scheme's own.
+    Authority,
+    "a host such as \"node.example.com\" or \"node.example.com:8443\"",
+    |text| {
+        let authority: http::uri::Authority = text.parse().ok()?;
+        (!text.contains('@') && !authority.host().is_empty()).then(|| text.to_ascii_lowercase())
+    }
+}
+
+formed_text! {
     /// A browser origin (RFC 6454 section 6.1), or `*`.
     WebOrigin,
     "an origin such as \"https://app.example.com\", or \"*\"",
