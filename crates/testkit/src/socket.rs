@@ -51,6 +51,8 @@ pub struct Answer {
     pub chunks: Vec<Value>,
     /// The `error` frame, if one came.
     pub error: Option<Value>,
+    /// The receipt, if one came.
+    pub receipt: Option<Value>,
     /// The `stream_end` frame.
     pub end: Value,
 }
@@ -282,6 +284,10 @@ impl Socket {
                     answer.chunks.push(message);
                 }
                 Some("error") => answer.error = Some(message),
+                Some("receipt") => {
+                    assert!(answer.receipt.is_none(), "a second receipt: {message}");
+                    answer.receipt = Some(message["receipt"].clone());
+                }
                 Some("stream_end") => {
                     answer.end = message;
                     return answer;

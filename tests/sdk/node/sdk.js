@@ -27,6 +27,19 @@ for await (const chunk of stream) {
 }
 assert.equal(streamed, text);
 assert.equal(usage.completion_tokens, 16);
+// Without usage every chunk is as the SDK's users read it: the one with the receipt too, which adds nothing.
+let plain = '';
+let reason;
+for await (const chunk of await client.chat.completions.create({ model: 'default', messages, max_tokens: 16, temperature: 0, stream: true })) {
+  plain += chunk.choices[0].delta.content ?? '';
+  reason = chunk.choices[0].finish_reason;
+}
+assert.equal(plain, text);
+assert.equal(reason, 'length');
+const helped = client.chat.completions.stream({ model: 'default', messages, max_tokens: 16, temperature: 0 });
+assert.equal((await helped.finalChatCompletion()).choices[0].message.content, text);
+const { response: raw } = await client.chat.completions.create({ model: 'default', messages, max_tokens: 4 }).withResponse();
+assert.match(raw.headers.get('x-receipt-id'), /^rcpt_/);
 
 // Completions.
 const completion = await client.completions.create({ model: 'default', prompt: 'The sea is', max_tokens: 8, temperature: 0 });
@@ -43,6 +56,8 @@ for await (const event of await client.responses.create({ ...ask, stream: true }
   if (event.type === 'response.output_text.delta') delta += event.delta;
 }
 assert.equal(delta, first.output_text);
+const finished = await client.responses.stream(ask).finalResponse();
+assert.equal(finished.output_text, first.output_text);
 
 // Errors arrive as the SDK's own classes.
 await assert.rejects(client.chat.completions.create({ model: 'gpt-99', messages }), OpenAI.NotFoundError);

@@ -33,10 +33,20 @@ stream = client.chat.completions.create(
 chunks = list(stream)
 assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == text
 assert chunks[-1].usage.completion_tokens == 16 and chunks[-1].usage.prompt_tokens_details.cached_tokens > 0
+# Without usage every chunk is as the SDK's users read it: the one with the receipt too, which adds nothing.
+plain = client.chat.completions.create(model="default", messages=MESSAGES, max_tokens=16, temperature=0, stream=True)
+said = [chunk.choices[0] for chunk in plain]
+assert "".join(choice.delta.content or "" for choice in said) == text and said[-1].finish_reason == "length"
+with client.chat.completions.stream(model="default", messages=MESSAGES, max_tokens=16, temperature=0) as helped:
+    assert helped.get_final_completion().choices[0].message.content == text
+raw = client.chat.completions.with_raw_response.create(model="default", messages=MESSAGES, max_tokens=4)
+assert raw.headers["x-receipt-id"].startswith("rcpt_")
 
 # Completions.
 completion = client.completions.create(model="default", prompt="The sea is", max_tokens=8, temperature=0)
 assert completion.choices[0].text and completion.usage.completion_tokens == 8
+pieces = client.completions.create(model="default", prompt="The sea is", max_tokens=8, temperature=0, stream=True)
+assert "".join(piece.choices[0].text for piece in pieces) == completion.choices[0].text
 
 # Responses: whole, continued, streamed.
 first = client.responses.create(model="default", input="Say hello.", max_output_tokens=16, temperature=0)
@@ -50,6 +60,7 @@ with client.responses.stream(model="default", input="Say hello.", max_output_tok
 kinds = [event.type for event in told]
 assert "".join(event.delta for event in told if event.type == "response.output_text.delta") == first.output_text
 assert "response.output_text.delta" in kinds, kinds
+assert kinds[-2] == "llm-node:receipt" and told[-2].receipt["finish_reason"], kinds
 
 # Errors arrive as the SDK's own classes.
 refused(openai.NotFoundError, lambda: client.chat.completions.create(model="gpt-99", messages=MESSAGES), 404)

@@ -25,8 +25,10 @@ const EVENT: &str = "llm-node:receipt";
 
 /// The data of the event.
 #[derive(Serialize)]
-struct Data<'a> {
+struct Data<'a, T> {
     r#type: &'static str,
+    #[serde(flatten)]
+    around: Option<T>,
     receipt: &'a Receipt,
 }
 
@@ -37,13 +39,18 @@ pub(crate) fn named(mut response: Response, id: &ReceiptId) -> Response {
     response
 }
 
-/// Sends the event that brings a receipt, where there is one.
+/// Sends the event that brings a receipt, where there is one. `around` are the members of an event that adds nothing:
+/// OpenAI's SDKs take every event for a chunk, whatever its name.
 ///
 /// # Errors
 /// [`Gone`].
-pub(super) async fn send(out: &mut sse::Sender, signed: Option<&SignedReceipt>) -> Result<(), Gone> {
+pub(super) async fn send(
+    out: &mut sse::Sender,
+    signed: Option<&SignedReceipt>,
+    around: Option<impl Serialize>,
+) -> Result<(), Gone> {
     let Some(signed) = signed else { return Ok(()) };
-    out.send(Event::named(EVENT, &Data { r#type: EVENT, receipt: signed.receipt() })).await
+    out.send(Event::named(EVENT, &Data { r#type: EVENT, around, receipt: signed.receipt() })).await
 }
 
 /// `GET /v1/receipts/{id}`: the canonical text of one's own receipt. What is someone else's and what is not at all get

@@ -161,6 +161,12 @@ impl Reply {
         Some(self.chunk(vec![ChunkChoice { index: 0, delta, logprobs, finish_reason: None }]))
     }
 
+    /// A chunk that adds nothing: around what is ours, for clients that read every event as a chunk.
+    #[must_use]
+    pub fn nothing(&self) -> Chunk<'_> {
+        self.chunk(vec![ChunkChoice { index: 0, delta: ChunkDelta::default(), logprobs: None, finish_reason: None }])
+    }
+
     /// The chunk that says why the answer ended.
     #[must_use]
     pub fn last(&self, reason: FinishReason) -> Chunk<'_> {

@@ -65,6 +65,12 @@ impl Reply {
         Some(self.event(vec![Choice { text: &delta.text, index: 0, logprobs, finish_reason: None }]))
     }
 
+    /// An event that adds nothing: around what is ours, for clients that read every event alike.
+    #[must_use]
+    pub fn nothing(&self) -> Completion<'_> {
+        self.event(vec![Choice { text: "", index: 0, logprobs: None, finish_reason: None }])
+    }
+
     /// The event that says why the answer ended.
     #[must_use]
     pub fn last(&self, reason: FinishReason) -> Completion<'_> {
