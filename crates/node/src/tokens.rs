@@ -23,9 +23,11 @@ pub(crate) fn service(config: &Config, dir: &DataDir) -> Result<TokenService> {
 
 /// Decides about tokens as the node on this data directory does.
 pub(crate) async fn deciding(config: &Config, dir: &DataDir, store: Store) -> Result<TokenService> {
-    Ok(service(config, dir)?
-        .with_issuers(Issuers::new(issuers(config), &Metrics::default())?)
-        .with_revocations(Revocations::open(store).await?))
+    let tokens = service(config, dir)?.with_revocations(Revocations::open(store).await?);
+    Ok(match trusted(config, &Metrics::default())? {
+        Some(issuers) => tokens.with_issuers(issuers),
+        None => tokens,
+    })
 }
 
 /// The service of a node, which notices what commands beside it change.
@@ -36,12 +38,23 @@ pub(crate) async fn of_node(
     keyring: Keyring,
     metrics: Metrics,
 ) -> Result<TokenService> {
-    let issuers = Issuers::new(issuers(config), &metrics)?.kept_fresh();
-    Ok(TokenService::new(secrets(config, dir)?.watched(), settings(config))
+    let issuers = trusted(config, &metrics)?;
+    let tokens = TokenService::new(secrets(config, dir)?.watched(), settings(config))
         .with_keys(Arc::new(keyring))
-        .with_issuers(issuers)
         .with_revocations(Revocations::open(store).await?.watched())
-        .with_metrics(metrics))
+        .with_metrics(metrics);
+    Ok(match issuers {
+        Some(issuers) => tokens.with_issuers(issuers.kept_fresh()),
+        None => tokens,
+    })
+}
+
+/// Other issuers, if any is trusted.
+fn trusted(config: &Config, metrics: &Metrics) -> Result<Option<Issuers>> {
+    if config.auth.issuers.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Issuers::new(issuers(config), metrics)?))
 }
 
 fn secrets(config: &Config, dir: &DataDir) -> Result<Secrets> {

@@ -13,7 +13,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use serde::Deserialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     fetch::{FetchError, Fetcher},
@@ -108,9 +108,18 @@ impl KeyCache {
             return self.metrics.key_fetch(KeyFetch::Limited);
         }
         let permit = Arc::clone(&self.flight).acquire_owned().await.expect("the semaphore is never closed");
-        if !self.is_due() {
-            return; // whoever was waited for has asked
-        }
+        if self.is_due() {
+            self.fetch_holding(permit).await;
+        } // else whoever was waited for has asked
+    }
+
+    /// Asks the issuer now, whenever it was asked last.
+    async fn refresh(self: &Arc<Self>) {
+        let permit = Arc::clone(&self.flight).acquire_owned().await.expect("the semaphore is never closed");
+        self.fetch_holding(permit).await;
+    }
+
+    async fn fetch_holding(self: &Arc<Self>, permit: OwnedSemaphorePermit) {
         *self.asked.lock() = Some(Instant::now());
         let cache = Arc::clone(self);
         // A task of its own: the client that caused the request may hang up, others wait for the answer.
@@ -158,6 +167,6 @@ pub(super) async fn keep_fresh(cache: Weak<KeyCache>, interval: Duration) {
     loop {
         interval.tick().await;
         let Some(cache) = cache.upgrade() else { return };
-        cache.refresh_if_due().await;
+        cache.refresh().await;
     }
 }

@@ -88,7 +88,7 @@ fn signed_by(key: &SecretKey, header: &Value, claims: &str) -> String {
 
 fn claims(change: impl FnOnce(&mut Value)) -> String {
     let mut claims = json!({
-        "iss": NODE_NAME, "aud": NODE_NAME, "sub": "alice", "iat": now(), "nbf": now(), "exp": now() + 60,
+        "iss": NODE_NAME, "aud": NODE_NAME, "sub": "alice", "iat": now() - 100, "nbf": now() - 100, "exp": now() + 60,
         "jti": "00", "permissions": ["execute"],
     });
     change(&mut claims);
