@@ -85,11 +85,9 @@ fn values_nested_as_deep_as_the_fuel_lasts_are_dropped_and_shown() {
         ("[ns.x]", "{{ ns.x | tojson }}"),
         ("{'a': ns.x}", "{{ ns.x }}"),
         ("ns.x | list", "{{ ns.x }}"),
-        ("ns.x[0:]", "{{ ns.x }}"),
-        ("ns.x | map('string')", "{{ ns.x | list }}"),
     ] {
         // The last is more than the fuel is enough for.
-        for times in [100_000, 250_000, 1_000_000] {
+        for times in [100_000, 200_000, 1_000_000] {
             let source = format!(
                 "{{% set ns = namespace(x=[]) %}}{{% if messages[0].content | length > 99 %}}\
                  {{% for i in range({times} // 100) %}}{{% for j in range(100) %}}\
