@@ -4,6 +4,7 @@
 //! at a set pace) where the model does not matter, so that a test of a limit takes milliseconds.
 
 mod auth;
+mod client_keys;
 mod crash;
 mod disk;
 mod engine;
@@ -14,12 +15,16 @@ mod key_sessions;
 mod limits;
 mod native_ws;
 mod operator;
+mod permissions;
+mod receipts;
 mod responses;
 mod responses_ws;
 mod sdk;
+mod sessions;
 mod signatures;
 mod signatures_http;
 mod signer;
 mod support;
+mod token_life;
 mod tokens;
 mod transport;

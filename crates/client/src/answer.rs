@@ -1,9 +1,10 @@
 use tokio::sync::mpsc;
 
 use crate::{
-    driver::{Client, Reply},
+    driver::{Client, Outgoing, Reply},
     error::ClientError,
     message::{ServerMessage, Usage},
+    receipt::{AnswerReceipt, Digest, OutputHash},
 };
 
 /// A piece of an answer, or its end.
@@ -41,6 +42,8 @@ pub struct AnswerEnd {
     pub finish_reason: String,
     /// What was counted.
     pub usage: Usage,
+    /// What the node signed about it; none from a node that signs nothing.
+    pub receipt: Option<AnswerReceipt>,
 }
 
 /// A running answer. Dropping it before its end asks the node to stop generating.
@@ -48,13 +51,17 @@ pub struct AnswerEnd {
 pub struct Answer {
     client: Client,
     replies: mpsc::Receiver<Reply>,
-    cancel: String,
+    cancel: Outgoing,
     ended: bool,
+    sent: Digest,
+    received: OutputHash,
+    receipt: Option<AnswerReceipt>,
 }
 
 impl Answer {
-    pub(crate) fn new(client: Client, replies: mpsc::Receiver<Reply>, cancel: String) -> Self {
-        Self { client, replies, cancel, ended: false }
+    /// `sent` is the hash of the prompt's message.
+    pub(crate) fn new(client: Client, replies: mpsc::Receiver<Reply>, cancel: Outgoing, sent: Digest) -> Self {
+        Self { client, replies, cancel, ended: false, sent, received: OutputHash::default(), receipt: None }
     }
 
     /// The next event; `None` after the end or an error. Cancel-safe.
@@ -62,13 +69,24 @@ impl Answer {
         if self.ended {
             return None;
         }
-        let event = match self.replies.recv().await {
+        let message = loop {
+            match self.replies.recv().await {
+                Some(Ok(ServerMessage::Receipt { receipt })) => {
+                    let received = self.received.clone().finish();
+                    self.receipt = Some(AnswerReceipt::new(receipt, self.sent, received));
+                }
+                other => break other,
+            }
+        };
+        let event = match message {
             Some(Ok(ServerMessage::StreamChunk { content, reasoning, tokens })) => {
+                self.received.push(&reasoning);
+                self.received.push(&content);
                 return Some(Ok(AnswerEvent::Delta { text: content, reasoning, tokens }));
             }
             Some(Ok(ServerMessage::StreamEnd { reason, finish_reason, usage })) => {
                 let finish_reason = finish_reason.unwrap_or(reason);
-                Ok(AnswerEvent::Finished(AnswerEnd { finish_reason, usage }))
+                Ok(AnswerEvent::Finished(AnswerEnd { finish_reason, usage, receipt: self.receipt.take() }))
             }
             Some(Ok(_)) => Err(ClientError::Protocol("a prompt was answered with another kind of message".into())),
             Some(Err(error)) => Err(error),

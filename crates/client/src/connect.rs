@@ -1,6 +1,7 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
+use signing::Signer;
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
     Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
@@ -23,12 +24,16 @@ use crate::{
 pub struct ConnectOptions {
     pub(crate) token: Option<String>,
     pub(crate) tls: Option<Tls>,
+    pub(crate) signer: Option<Arc<dyn Signer>>,
 }
 
 impl std::fmt::Debug for ConnectOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let has_token = self.token.is_some();
-        f.debug_struct("ConnectOptions").field("has_token", &has_token).field("tls", &self.tls).finish()
+        f.debug_struct("ConnectOptions")
+            .field("has_token", &self.token.is_some())
+            .field("tls", &self.tls)
+            .field("key", &self.signer.as_ref().map(|signer| signer.public_key()))
+            .finish()
     }
 }
 
@@ -37,6 +42,14 @@ impl ConnectOptions {
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
+        self
+    }
+
+    /// Signs every message about a session: what a token that is bound to this key needs, and a node or a job that asks
+    /// for signatures.
+    #[must_use]
+    pub fn signer(mut self, signer: Arc<dyn Signer>) -> Self {
+        self.signer = Some(signer);
         self
     }
 

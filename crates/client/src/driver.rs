@@ -19,6 +19,7 @@ use crate::{
     error::ClientError,
     message::{ClientMessage, Envelope, ServerMessage},
     session::{Session, SessionOptions},
+    signed::Signing,
 };
 
 /// Longest wait for the reply to anything but a prompt.
@@ -38,11 +39,19 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(crate) enum Command {
     /// Send, and route every message with this id to `reply` until the last.
-    Request { id: String, text: String, reply: mpsc::Sender<Reply> },
+    Request { id: String, outgoing: Outgoing, reply: mpsc::Sender<Reply> },
     /// Send; nobody waits for an answer of its own.
-    Notify(String),
+    Notify(Outgoing),
     /// Close the connection.
     Close,
+}
+
+/// A message to send.
+#[derive(Debug, Clone)]
+pub(crate) struct Outgoing {
+    /// The session that it is about. A message about none is not signed.
+    pub(crate) session: Option<String>,
+    pub(crate) text: String,
 }
 
 pub(crate) type Reply = Result<ServerMessage, ClientError>;
@@ -84,14 +93,19 @@ impl Client {
     /// # Errors
     /// As [`Self::connect`].
     pub async fn connect_with(url: &str, options: &ConnectOptions) -> Result<Self, ClientError> {
-        Ok(Self::drive(connect::connect(url, options).await?))
+        let mut socket = connect::connect(url, options).await?;
+        let signing = match &options.signer {
+            Some(signer) => Some(Signing::begin(&mut socket, Arc::clone(signer)).await?),
+            None => None,
+        };
+        Ok(Self::drive(socket, signing))
     }
 
-    fn drive(socket: Socket) -> Self {
+    fn drive(socket: Socket, signing: Option<Signing>) -> Self {
         let (commands, receiver) = mpsc::channel(COMMANDS_WAITING_MAX);
         let end = Arc::new(OnceLock::new());
         let (alive, ended) = watch::channel(());
-        let driver = Driver { socket, waiting: HashMap::new(), unclaimed: None, heard: Instant::now() };
+        let driver = Driver { socket, signing, waiting: HashMap::new(), unclaimed: None, heard: Instant::now() };
         tokio::spawn({
             let end = Arc::clone(&end);
             async move {
@@ -118,7 +132,7 @@ impl Client {
     pub async fn ping(&self) -> Result<Duration, ClientError> {
         let id = self.fresh_id();
         let started = Instant::now();
-        match self.call("ping", &id, ClientMessage::Ping { id: &id }.to_text()).await? {
+        match self.call("ping", &id, ClientMessage::Ping { id: &id }.outgoing()).await? {
             ServerMessage::Pong {} => Ok(started.elapsed()),
             _ => Err(ClientError::Protocol("a ping was not answered with a pong".into())),
         }
@@ -143,8 +157,8 @@ impl Client {
     }
 
     /// Sends a request that has exactly one reply.
-    pub(crate) async fn call(&self, what: &'static str, id: &str, text: String) -> Reply {
-        let mut replies = self.request(id, text).await?;
+    pub(crate) async fn call(&self, what: &'static str, id: &str, outgoing: Outgoing) -> Reply {
+        let mut replies = self.request(id, outgoing).await?;
         match tokio::time::timeout(REPLY_TIMEOUT, replies.recv()).await {
             Ok(Some(reply)) => reply,
             Ok(None) => Err(self.lost()),
@@ -153,16 +167,16 @@ impl Client {
     }
 
     /// Sends a request and gives the receiver of its replies.
-    pub(crate) async fn request(&self, id: &str, text: String) -> Result<mpsc::Receiver<Reply>, ClientError> {
+    pub(crate) async fn request(&self, id: &str, outgoing: Outgoing) -> Result<mpsc::Receiver<Reply>, ClientError> {
         let (reply, replies) = mpsc::channel(REPLIES_WAITING_MAX);
-        let command = Command::Request { id: id.to_owned(), text, reply };
+        let command = Command::Request { id: id.to_owned(), outgoing, reply };
         self.shared.commands.send(command).await.map_err(|_| self.lost())?;
         Ok(replies)
     }
 
     /// Sends without waiting for a reply; `false` when there is no room or no connection.
-    pub(crate) fn notify(&self, text: String) -> bool {
-        self.shared.commands.try_send(Command::Notify(text)).is_ok()
+    pub(crate) fn notify(&self, outgoing: Outgoing) -> bool {
+        self.shared.commands.try_send(Command::Notify(outgoing)).is_ok()
     }
 
     pub(crate) fn lost(&self) -> ClientError {
@@ -172,6 +186,7 @@ impl Client {
 
 struct Driver {
     socket: Socket,
+    signing: Option<Signing>,
     waiting: HashMap<String, mpsc::Sender<Reply>>,
     /// An error that named no request: the reason of the close that follows it.
     unclaimed: Option<ClientError>,
@@ -187,8 +202,12 @@ impl Driver {
         let cause = loop {
             let step = tokio::select! {
                 command = commands.recv() => match command {
-                    Some(Command::Request { id, text, reply }) => self.send_request(id, text, reply).await,
-                    Some(Command::Notify(text)) => self.send(Frame::text(text)).await,
+                    Some(Command::Request { id, outgoing, reply }) => self.send_request(id, outgoing, reply).await,
+                    // Who waits for nothing hears of nothing.
+                    Some(Command::Notify(outgoing)) => match self.seal(None, outgoing) {
+                        Ok(text) => self.send(Frame::text(text)).await,
+                        Err(_) => Ok(()),
+                    },
                     Some(Command::Close) | None => break self.close().await,
                 },
                 frame = self.socket.next() => self.receive(frame).await,
@@ -206,12 +225,32 @@ impl Driver {
         self.socket.send(frame).await.map_err(|error| self.failure(&error))
     }
 
-    async fn send_request(&mut self, id: String, text: String, reply: mpsc::Sender<Reply>) -> Result<(), ClientError> {
+    /// The text to send, signed where this connection signs.
+    fn seal(&mut self, id: Option<&str>, outgoing: Outgoing) -> Result<String, ClientError> {
+        match (&mut self.signing, outgoing.session) {
+            (Some(signing), Some(session)) => signing.seal(id, &session, &outgoing.text),
+            _ => Ok(outgoing.text),
+        }
+    }
+
+    async fn send_request(
+        &mut self,
+        id: String,
+        outgoing: Outgoing,
+        reply: mpsc::Sender<Reply>,
+    ) -> Result<(), ClientError> {
         self.waiting.retain(|_, reply| !reply.is_closed());
         if self.waiting.len() >= REQUESTS_PENDING_MAX {
             let _ = reply.try_send(Err(ClientError::TooManyPending { max: REQUESTS_PENDING_MAX }));
             return Ok(());
         }
+        let text = match self.seal(Some(&id), outgoing) {
+            Ok(text) => text,
+            Err(error) => {
+                let _ = reply.try_send(Err(error));
+                return Ok(());
+            }
+        };
         self.waiting.insert(id, reply);
         self.send(Frame::text(text)).await
     }

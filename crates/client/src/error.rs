@@ -56,6 +56,9 @@ pub enum ClientError {
         /// How long was waited.
         after: Duration,
     },
+    /// Nothing was signed, so nothing was sent.
+    #[error("the message cannot be signed: {0}")]
+    Sign(String),
     /// The node said something that this protocol does not have.
     #[error("the node broke the protocol: {0}")]
     Protocol(String),

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::error::NodeError;
+use crate::{driver::Outgoing, error::NodeError};
 
 /// Tokens of one answer, as the node counted them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -45,6 +45,10 @@ pub(crate) enum ServerMessage {
         #[serde(default)]
         usage: Usage,
     },
+    Receipt {
+        #[serde(default)]
+        receipt: Value,
+    },
     Error {
         #[serde(default)]
         code: String,
@@ -84,7 +88,7 @@ impl Envelope {
 impl ServerMessage {
     /// Whether no further message has the same id.
     pub(crate) fn is_last(&self) -> bool {
-        !matches!(self, Self::StreamChunk { .. } | Self::Unknown | Self::Connected {})
+        !matches!(self, Self::StreamChunk { .. } | Self::Receipt { .. } | Self::Unknown | Self::Connected {})
     }
 
     /// The node's error, if it is one.
@@ -140,6 +144,18 @@ impl ClientMessage<'_> {
     pub(crate) fn to_text(&self) -> String {
         serde_json::to_string(self).expect("strings and numbers are always JSON")
     }
+
+    /// The message as the connection sends it.
+    pub(crate) fn outgoing(&self) -> Outgoing {
+        let session = match self {
+            Self::SessionInit { session_id, .. }
+            | Self::SessionEnd { session_id, .. }
+            | Self::Prompt { session_id, .. }
+            | Self::StreamCancel { session_id, .. } => Some((*session_id).to_owned()),
+            Self::Ping { .. } => None,
+        };
+        Outgoing { session, text: self.to_text() }
+    }
 }
 
 #[cfg(test)]
@@ -163,6 +179,7 @@ mod tests {
         check(r#"{"type":"pong","id":7,"more":[1]}"#, Some("7"), true);
         check(r#"{"type":"stream_chunk","content":"x","tokens":1,"id":"a"}"#, Some("a"), false);
         check(r#"{"type":"stream_end","reason":"complete","id":"a"}"#, Some("a"), true);
+        check(r#"{"type":"receipt","receipt":{"version":9},"id":"a"}"#, Some("a"), false);
         check(r#"{"type":"newer_than_us","id":"a"}"#, Some("a"), false);
         check(r#"{"type":"connected"}"#, None, false);
     }

@@ -5,6 +5,7 @@ use crate::{
     driver::Client,
     error::ClientError,
     message::{ClientMessage, ServerMessage},
+    receipt,
 };
 
 /// How a session begins.
@@ -68,7 +69,7 @@ impl Session {
             job_id: job_id.as_deref(),
             conversation_context: &context,
         };
-        match client.call("session_init", &request, message.to_text()).await? {
+        match client.call("session_init", &request, message.outgoing()).await? {
             ServerMessage::SessionInitAck {} => Ok(Self { client, id, job_id }),
             _ => Err(ClientError::Protocol("session_init was not acknowledged".into())),
         }
@@ -96,10 +97,12 @@ impl Session {
             temperature: options.temperature,
             stream: true,
         };
-        let replies = self.client.request(&request, message.to_text()).await?;
+        let message = message.outgoing();
+        let sent = receipt::digest(message.text.as_bytes());
+        let replies = self.client.request(&request, message).await?;
         // The cancel carries the prompt's own id: whichever id the node echoes, the end of the stream finds us.
-        let cancel = ClientMessage::StreamCancel { id: &request, session_id: &self.id }.to_text();
-        Ok(Answer::new(self.client.clone(), replies, cancel))
+        let cancel = ClientMessage::StreamCancel { id: &request, session_id: &self.id }.outgoing();
+        Ok(Answer::new(self.client.clone(), replies, cancel, sent))
     }
 
     /// Ends the session; the node forgets its history.
@@ -109,6 +112,6 @@ impl Session {
     pub async fn end(self) -> Result<(), ClientError> {
         let request = self.client.fresh_id();
         let message = ClientMessage::SessionEnd { id: &request, session_id: &self.id };
-        self.client.call("session_end", &request, message.to_text()).await.map(drop)
+        self.client.call("session_end", &request, message.outgoing()).await.map(drop)
     }
 }

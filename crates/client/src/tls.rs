@@ -87,6 +87,10 @@ impl Tls {
         Ok(Self(Arc::new(config)))
     }
 
+    pub(crate) fn config(&self) -> ClientConfig {
+        (*self.0).clone()
+    }
+
     pub(crate) fn connector(&self) -> Connector {
         Connector::Rustls(Arc::clone(&self.0))
     }

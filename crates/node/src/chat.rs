@@ -1,20 +1,29 @@
 //! `llm-node chat`: a conversation in the terminal.
 
-use std::{io::IsTerminal as _, process::ExitCode, time::Instant};
+use std::{
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result, bail};
-use client::{Answer, AnswerEvent, Client, ClientError, PromptOptions, Session, SessionOptions};
+use client::{
+    Answer, AnswerEvent, Client, ClientError, ConnectOptions, Identity, PromptOptions, SecretKey, Session,
+    SessionOptions, Signer, Tls, TokenRequest, Trust,
+};
 use jobs::{Jobs, JobsConfig};
 use rustyline::{DefaultEditor, error::ReadlineError};
 use store::Store;
 use tokio::runtime::Runtime;
+use zeroize::Zeroizing;
 
 use crate::{
     cli::{Chat, Common},
-    commands::token_service,
     config::Inputs,
     data_dir::DataDir,
-    output, quickstart,
+    output, quickstart, tokens,
 };
 
 const HELP: &str = "\
@@ -33,9 +42,28 @@ pub(crate) fn run(common: &Common, arguments: Chat) -> Result<ExitCode> {
         .enable_all()
         .build()
         .context("no runtime can be started")?;
-    let (url, token) = runtime.block_on(reach(common, &arguments))?;
+    let Reached { url, token, certificate } = runtime.block_on(reach(common, &arguments))?;
+    let mut options = ConnectOptions::default();
+    let has_token = token.is_some();
+    if let Some(token) = token {
+        options = options.token(token);
+    }
+    if let Some(tls) = tls(&arguments, certificate)? {
+        options = options.tls(tls);
+    }
+    if let Some(path) = &arguments.key {
+        let signer = read_key(path)?;
+        if !has_token {
+            let wish = TokenRequest { job_id: arguments.job.as_ref().map(ToString::to_string), expires_in: None };
+            let bound = runtime
+                .block_on(client::exchange(&url, &signer, &wish, &options))
+                .with_context(|| format!("{url} gives no token for the key {}", signer.public_key().to_hex()))?;
+            options = options.token(bound.token);
+        }
+        options = options.signer(signer);
+    }
     let client = runtime
-        .block_on(Client::connect(&url, token.as_deref()))
+        .block_on(Client::connect_with(&url, &options))
         .with_context(|| format!("{url} cannot be reached as a node"))?;
     let conversation = Conversation {
         options: PromptOptions {
@@ -52,12 +80,20 @@ pub(crate) fn run(common: &Common, arguments: Chat) -> Result<ExitCode> {
     conversation.run(&url, common)
 }
 
-/// Where the node is and what to show it: as told, else the node of the data directory and a token of it.
-async fn reach(common: &Common, arguments: &Chat) -> Result<(String, Option<String>)> {
+/// A node, and what to show it.
+struct Reached {
+    url: String,
+    token: Option<String>,
+    /// The file of the certificate that it has, where that is at hand.
+    certificate: Option<PathBuf>,
+}
+
+/// As told, else the node of the data directory and a token of it.
+async fn reach(common: &Common, arguments: &Chat) -> Result<Reached> {
     let given =
         arguments.token.clone().or_else(|| std::env::var("LLM_NODE_TOKEN").ok().filter(|token| !token.is_empty()));
     if let Some(url) = &arguments.url {
-        return Ok((url.clone(), given));
+        return Ok(Reached { url: url.clone(), token: given, certificate: None });
     }
     let path = DataDir::locate(common.data_dir.clone())?;
     let config = Inputs::new(common.config_file(), &path, Vec::new()).load()?.config;
@@ -65,14 +101,47 @@ async fn reach(common: &Common, arguments: &Chat) -> Result<(String, Option<Stri
     let Some(addresses) = dir.addresses() else {
         bail!("no node runs on {}: start one with `llm-node serve`, or name one with --url", dir.path().display());
     };
-    let url = format!("http://{}", addresses.public);
-    if given.is_some() || !config.auth.enabled {
-        return Ok((url, given));
+    let scheme = if addresses.tls { "https" } else { "http" };
+    let url = format!("{scheme}://{}", addresses.public);
+    // Its certificate is for other names than this address: it is known by its file.
+    let certificate = config.server.tls_cert.clone().filter(|_| addresses.tls);
+    if given.is_some() || arguments.key.is_some() || !config.auth.enabled {
+        return Ok(Reached { url, token: given, certificate });
     }
-    let tokens = token_service(&config, &dir)?;
+    let tokens = tokens::service(&config, &dir)?;
     let jobs = Jobs::new(Store::open(&dir.database())?, JobsConfig::default(), jobs::Metrics::default());
     let (token, _) = quickstart::token(&jobs, &tokens).await?;
-    Ok((url, Some(token)))
+    Ok(Reached { url, token: Some(token), certificate })
+}
+
+/// The private key of a file.
+fn read_key(path: &Path) -> Result<Arc<dyn Signer>> {
+    let pem = Zeroizing::new(std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?);
+    let key = SecretKey::from_pkcs8_pem(&pem).with_context(|| format!("{} cannot be used", path.display()))?;
+    Ok(Arc::new(key))
+}
+
+/// How to connect by TLS, where that is not as usual: by authorities that were named, or by the one certificate.
+fn tls(arguments: &Chat, certificate: Option<PathBuf>) -> Result<Option<Tls>> {
+    let read = |path: &Option<PathBuf>| {
+        let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()));
+        path.as_ref().map(read).transpose()
+    };
+    let (authorities, certificate) = (read(&arguments.ca_file)?, read(&certificate)?);
+    let identity = (read(&arguments.client_cert)?, read(&arguments.client_key)?);
+    if authorities.is_none() && certificate.is_none() && identity.0.is_none() {
+        return Ok(None);
+    }
+    let trust = match (&authorities, &certificate) {
+        (Some(pem), _) => Trust::Authorities(pem),
+        (None, Some(pem)) => Trust::Certificate(pem),
+        (None, None) => Trust::PublicAuthorities,
+    };
+    let identity = match &identity {
+        (Some(certificate), Some(key)) => Some(Identity { certificate, key }),
+        _ => None,
+    };
+    Ok(Some(Tls::new(trust, identity)?))
 }
 
 struct Conversation {

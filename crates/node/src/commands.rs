@@ -1,13 +1,15 @@
 //! Commands, but `serve`, `chat` and `doctor`, which have modules of their own.
 
+mod client_keys;
 mod job;
+mod keys;
+mod receipt;
 mod token;
 mod worker;
 
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result};
-use auth::{JwtSecret, TokenService};
 use jobs::{Jobs, JobsConfig};
 use serde_json::json;
 use store::Store;
@@ -30,6 +32,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Serve(arguments) => serve::run(&common, &arguments),
         Command::Token(command) => token::run(&common, command),
         Command::Job(command) => job::run(&common, command),
+        Command::Keys(command) => keys::run(&common, command),
+        Command::ClientKeys(command) => client_keys::run(&common, command),
+        Command::Receipt(command) => receipt::run(&common, command),
         Command::Config(command) => config(&common, &command),
         Command::Chat(arguments) => chat::run(&common, arguments),
         Command::Doctor { json } => doctor::run(&common, json),
@@ -43,15 +48,6 @@ fn load(common: &Common) -> Result<(Config, DataDir)> {
     let path = DataDir::locate(common.data_dir.clone())?;
     let Loaded { config, .. } = Inputs::new(common.config_file(), &path, Vec::new()).load()?;
     Ok((config, DataDir::open(&path)?))
-}
-
-/// Decides about tokens as the node on this data directory does.
-pub(crate) fn token_service(config: &Config, dir: &DataDir) -> Result<TokenService> {
-    let secret = match &config.auth.jwt_secret {
-        Some(secret) => JwtSecret::new(secret.expose())?,
-        None => JwtSecret::load_or_generate(&dir.jwt_secret())?,
-    };
-    Ok(TokenService::new(&secret, config.auth.token_expiry))
 }
 
 /// Runs `work` with the jobs of this data directory, whether a node runs on it or not.

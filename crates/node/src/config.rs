@@ -17,14 +17,17 @@ use std::{
 };
 
 pub(crate) use self::{
-    problem::{Origin, Problems},
+    problem::{Origin, Problem, Problems},
     schema::{Change, Field, Reload},
-    sections::{Engine, EngineKind, Log, LogFormat, Repack, ScriptedText, Server, SessionPolicy},
+    sections::{
+        Engine, EngineKind, Log, LogFormat, Repack, Right, ScriptedText, Server, SessionPolicy, TlsClientAuth, TokenAlgorithm,
+    },
+    value::Secret,
     source::Override,
 };
 use self::{
     schema::{Reader, Section},
-    sections::{Admin, Auth, Jobs, Metrics},
+    sections::{Admin, Auth, Jobs, Metrics, Signature},
     source::Layers,
 };
 
@@ -84,6 +87,7 @@ config! {
     admin: Admin,
     engine: Engine,
     auth: Auth,
+    signature: Signature,
     jobs: Jobs,
     metrics: Metrics,
     log: Log,

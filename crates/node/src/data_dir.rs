@@ -33,6 +33,9 @@ pub(crate) struct Addresses {
     pub(crate) admin: SocketAddr,
     /// Process id of the node.
     pub(crate) pid: u32,
+    /// Whether the public listener speaks TLS.
+    #[serde(default)]
+    pub(crate) tls: bool,
 }
 
 /// `run/addresses.json` for as long as this lives.
@@ -169,6 +172,11 @@ impl DataDir {
         self.path.join("secrets/jwt")
     }
 
+    /// The node's own keys.
+    pub(crate) fn keys(&self) -> PathBuf {
+        self.path.join("keys")
+    }
+
     /// Models, downloaded and converted ones too.
     pub(crate) fn models(&self) -> PathBuf {
         self.path.join("models")
@@ -200,12 +208,12 @@ impl DataDir {
 }
 
 /// The directories in it.
-const PARTS: [&str; 3] = ["secrets", "models", "run"];
+const PARTS: [&str; 4] = ["keys", "secrets", "models", "run"];
 
 /// Whether a file or directory of this name is one of the node's own. A directory with others in it may be somebody's
 /// home, or /tmp: its permissions are not ours to change.
 fn is_ours(name: &str) -> bool {
-    PARTS.contains(&name) || name == "keys" || name.starts_with("node.") || name.starts_with("llm-node.")
+    PARTS.contains(&name) || name.starts_with("node.") || name.starts_with("llm-node.")
 }
 
 /// Takes what others have of a directory of ours. One that belongs to another user stays as it is; `doctor` warns.
@@ -313,7 +321,7 @@ mod tests {
         let dir = DataDir::open(folder.path()).expect("opens");
         let first = dir.lock().expect("the first");
         let addresses =
-            Addresses { public: ([127, 0, 0, 1], 8080).into(), admin: ([127, 0, 0, 1], 9091).into(), pid: 42 };
+            Addresses { public: ([127, 0, 0, 1], 8080).into(), admin: ([127, 0, 0, 1], 9091).into(), pid: 42, tls: true };
         let announcement = dir.announce(&addresses).expect("announces");
         let error = dir.lock().expect_err("the second").to_string();
         assert!(error.contains("another node runs") && error.contains("process 42"), "{error}");

@@ -1,5 +1,6 @@
 //! `llm-node doctor`: checks this machine and the configuration, and says how to fix what is wrong.
 
+mod certificates;
 mod checks;
 
 use std::process::ExitCode;
@@ -104,6 +105,7 @@ fn all(common: &Common) -> Result<Vec<Check>> {
     let running = dir.lock().is_err();
     found.push(checks::port("public port", config.server.listen, running));
     found.push(checks::port("admin port", config.admin.listen, running));
+    found.extend(certificates::check(&config));
     if config.engine.kind == EngineKind::Embedded {
         found.extend(checks::model(&config.engine, &dir));
     }

@@ -8,6 +8,7 @@ mod commands;
 mod config;
 mod data_dir;
 mod doctor;
+mod keys;
 mod logging;
 mod model;
 mod output;
@@ -15,6 +16,7 @@ mod progress;
 mod quickstart;
 mod reload;
 mod serve;
+mod tokens;
 
 use std::process::ExitCode;
 

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use auth::{Grant, Permission, Permissions, TokenService};
 use jobs::{JobStatus, Jobs, NewJob};
 use protocol::{JobId, Subject};
+use server::Tls;
 use store::StoreError;
 
 use crate::{data_dir::DataDir, output};
@@ -55,11 +56,22 @@ async fn usable_job(jobs: &Jobs, owner: &Subject) -> Result<JobId> {
     bail!("{JOBS_MAX} quickstart jobs are used up: create a job with `llm-node job create`")
 }
 
+/// What clients put before a route: the address, or with TLS the first name that the certificate is for.
+pub(crate) fn base_url(public: SocketAddr, tls: Option<&Tls>) -> String {
+    let Some(tls) = tls else { return format!("http://{public}") };
+    let names = tls.certificate().names;
+    match names.iter().find(|name| !name.contains('*')) {
+        Some(name) if name.contains(':') => format!("https://[{name}]:{}", public.port()),
+        Some(name) => format!("https://{name}:{}", public.port()),
+        None => format!("https://{public}"),
+    }
+}
+
 /// Prints what to type.
 ///
 /// # Errors
 /// As [`token`].
-pub(crate) async fn print(jobs: &Jobs, tokens: Option<&TokenService>, public: SocketAddr, dir: &DataDir) -> Result<()> {
+pub(crate) async fn print(jobs: &Jobs, tokens: Option<&TokenService>, base: &str, dir: &DataDir) -> Result<()> {
     let (token_line, header) = match tokens {
         Some(tokens) => {
             let (token, job) = token(jobs, tokens).await?;
@@ -70,7 +82,7 @@ pub(crate) async fn print(jobs: &Jobs, tokens: Option<&TokenService>, public: So
     let program = std::env::current_exe().map_or_else(|_| "llm-node".into(), |path| path.display().to_string());
     output::print(&format!(
         "{token_line}Ask it something:\n\
-         curl -N http://{public}/v1/chat/completions \\\n{header}  -H 'Content-Type: application/json' \\\n  \
+         curl -N {base}/v1/chat/completions \\\n{header}  -H 'Content-Type: application/json' \\\n  \
          -d '{{\"model\":\"default\",\"stream\":true,\"temperature\":0,\"messages\":[{{\"role\":\"user\",\"content\":\"Write one sentence about the sea.\"}}]}}'\n\n\
          Chat with it, in another terminal:\n{program} chat --data-dir {}\n",
         dir.path().display(),

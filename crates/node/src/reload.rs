@@ -4,11 +4,12 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
+use auth::TokenService;
 use prometheus_client::{
     metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
-use server::{SessionPolicy, Settings};
+use server::{SessionPolicy, Settings, SignatureMode};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
@@ -17,6 +18,7 @@ use tokio::{
 use crate::{
     config::{self, Config, Inputs, Reload},
     logging::LogHandle,
+    tokens,
 };
 
 /// How often the file is looked at.
@@ -44,8 +46,12 @@ impl Reloads {
 /// The server's settings in a configuration.
 pub(crate) fn settings(config: &Config) -> Settings {
     let (server, auth, jobs) = (&config.server, &config.auth, &config.jobs);
+    let signature = &config.signature;
     Settings {
         allowed_origins: server.allowed_origins.iter().map(|origin| origin.as_str().to_owned()).collect(),
+        trusted_proxies: server.trusted_proxies.clone(),
+        hsts_max_age: server.hsts_max_age,
+        unauthenticated_bytes_max: server.unauthenticated_bytes_max.bytes(),
         connections_max: server.connections_max,
         connections_per_address_max: server.connections_per_address_max,
         handshake_timeout: server.handshake_timeout,
@@ -73,6 +79,14 @@ pub(crate) fn settings(config: &Config) -> Settings {
         responses_stored_bytes_max: server.responses_stored_bytes_max.bytes(),
         responses_stored_for: server.responses_stored_for,
         responses_connection_lifetime: server.responses_connection_lifetime,
+        signature_mode: match (signature.enabled, signature.required) {
+            (false, _) => SignatureMode::Off,
+            (true, false) => SignatureMode::Optional,
+            (true, true) => SignatureMode::Required,
+        },
+        signature_age_max: signature.max_age,
+        signature_nonces_max: signature.nonces_max,
+        signature_authorities: signature.authorities.iter().map(|host| host.as_str().to_owned()).collect(),
         max_tokens_per_request: jobs.max_tokens_per_request,
         max_tokens_default: jobs.max_tokens_default,
     }
@@ -84,11 +98,12 @@ pub(crate) fn watch(
     trigger: Trigger,
     config: Config,
     settings: Arc<ArcSwap<Settings>>,
+    tokens: Option<Arc<TokenService>>,
     log: LogHandle,
     reloads: Reloads,
 ) -> watch::Receiver<Config> {
     let (live, receiver) = watch::channel(config);
-    let reloader = Reloader { inputs, live, settings, log, reloads };
+    let reloader = Reloader { inputs, live, settings, tokens, log, reloads };
     tokio::spawn(reloader.run(trigger));
     receiver
 }
@@ -97,6 +112,7 @@ struct Reloader {
     inputs: Inputs,
     live: watch::Sender<Config>,
     settings: Arc<ArcSwap<Settings>>,
+    tokens: Option<Arc<TokenService>>,
     log: LogHandle,
     reloads: Reloads,
 }
@@ -168,6 +184,9 @@ impl Reloader {
         }
         let merged = old.with_live(&new);
         self.settings.store(Arc::new(settings(&merged)));
+        if let Some(tokens) = &self.tokens {
+            tokens::reconfigure(tokens, &merged);
+        }
         if let Err(error) = self.log.set_level(&merged.log.level) {
             tracing::error!(%error, "the log level stays as it is");
         }

@@ -1,6 +1,7 @@
 //! `llm-node serve`: builds the parts, wires them, waits for signals.
 
 mod backend;
+pub(crate) mod certificates;
 mod late;
 mod listeners;
 mod shutdown;
@@ -13,12 +14,13 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use arc_swap::ArcSwap;
+use auth::{ClientKeys, keys::Keyring};
 use engine::{Backend, Readiness};
 use jobs::{Jobs, JobsConfig, NewJob};
 use protocol::{JobId, Subject};
 use server::{
-    App, Connections, ResponseStore,
-    pipeline::{LOCAL, Parts, Pipeline},
+    App, Connections, ResponseStore, Sessions, Signatures,
+    pipeline::{LOCAL, Parts, Pipeline, ReceiptSigner},
 };
 use store::{Store, StoreError};
 use telemetry::Exposition;
@@ -26,12 +28,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     cli::{Common, Serve},
-    commands::token_service,
     config::{Config, EngineKind, Inputs, Override},
     data_dir::{Addresses, DataDir},
+    keys,
     logging::{self, LogHandle},
     progress::Steps,
-    quickstart, reload,
+    quickstart, reload, tokens,
 };
 
 /// Time that a download or digest gets to notice the end; then the process goes without it. What arrived is kept.
@@ -82,15 +84,29 @@ async fn serve(inputs: Inputs, config: Config, dir: &DataDir, log: LogHandle, qu
     engine_metrics.register(&mut registry);
     let job_metrics = jobs::Metrics::register(&mut registry);
     let reloads = reload::Reloads::register(&mut registry);
+    let certificates = certificates::Certificates::load(&config, &server::TlsMetrics::register(&mut registry))?;
 
-    let tokens = if config.auth.enabled { Some(Arc::new(token_service(&config, dir)?)) } else { None };
-    let jobs = open_jobs(&config, dir, job_metrics).await?;
+    let keyring = keys::of_node(&config, dir, &mut registry)?;
+    let store = Store::open(&dir.database())?;
+    let token_metrics = auth::Metrics::register(&mut registry);
+    let tokens = if config.auth.enabled {
+        Some(Arc::new(tokens::of_node(&config, dir, store.clone(), keyring.clone(), token_metrics).await?))
+    } else {
+        None
+    };
+    let signatures = Signatures::new(ClientKeys::new(store.clone()).watched(), metrics.clone());
+    let jobs = open_jobs(&config, store.clone(), job_metrics).await?;
     let (backend, started) = backend::begin(&config, dir, engine_metrics);
 
     let (drain, stop, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
     let settings = Arc::new(ArcSwap::from_pointee(reload::settings(&config)));
+    if let Some(retention) = config.jobs.receipt_retention {
+        tokio::spawn(stop.clone().run_until_cancelled_owned(jobs.forget_receipts(retention)));
+    }
     let pipeline = Pipeline::new(Parts {
         tokens: tokens.clone(),
+        signatures,
+        receipts: receipt_signer(&keyring),
         jobs: jobs.clone(),
         backend: Arc::clone(&backend),
         settings: Arc::clone(&settings),
@@ -99,11 +115,15 @@ async fn serve(inputs: Inputs, config: Config, dir: &DataDir, log: LogHandle, qu
         stop: stop.clone(),
         tasks: tasks.clone(),
     });
+    let sessions = Sessions::new(metrics.clone());
+    tokio::spawn(sessions.clone().keep_lifetimes(Arc::clone(&settings), stop.clone()));
     let app = Arc::new(App {
         pipeline,
         settings: Arc::clone(&settings),
+        keyring: keyring.clone(),
         connections: Connections::new(metrics.clone()),
         metrics,
+        sessions: sessions.clone(),
         responses: ResponseStore::default(),
         drain,
         stop,
@@ -111,11 +131,18 @@ async fn serve(inputs: Inputs, config: Config, dir: &DataDir, log: LogHandle, qu
         exposition: Exposition::new(registry),
         started: Instant::now(),
     });
-    let listening = listeners::serve(listeners, &app, &config);
-    let announcement = dir.announce(&Addresses { public, admin, pid: std::process::id() })?;
-    tracing::info!(%public, %admin, auth = config.auth.enabled, "listening");
+    certificates.watch(app.stop.clone())?;
+    let tls = certificates.public.clone();
+    let listening = listeners::serve(listeners, &app, &config, certificates);
+    let announcement = dir.announce(&Addresses { public, admin, pid: std::process::id(), tls: tls.is_some() })?;
+    tracing::info!(%public, %admin, tls = tls.is_some(), auth = config.auth.enabled, "listening");
+    if config.server.behind_proxy && config.server.trusted_proxies.is_empty() {
+        tracing::warn!(
+            "server.behind_proxy is set and server.trusted_proxies is empty: all clients count as the proxy's one address"
+        );
+    }
     let kind = config.engine.kind;
-    let live = reload::watch(inputs, trigger, config, settings, log, reloads);
+    let live = reload::watch(inputs, trigger, config, settings, tokens.clone(), log, reloads);
 
     let ready = tokio::select! {
         ready = async {
@@ -126,7 +153,8 @@ async fn serve(inputs: Inputs, config: Config, dir: &DataDir, log: LogHandle, qu
     };
     let ended = match ready {
         Ok(true) => {
-            let told = if quickstart { quickstart::print(&jobs, tokens.as_deref(), public, dir).await } else { Ok(()) };
+            let base = quickstart::base_url(public, tls.as_deref());
+            let told = if quickstart { quickstart::print(&jobs, tokens.as_deref(), &base, dir).await } else { Ok(()) };
             if told.is_ok() {
                 signals.recv().await;
             }
@@ -140,8 +168,13 @@ async fn serve(inputs: Inputs, config: Config, dir: &DataDir, log: LogHandle, qu
     ended.map(|()| ExitCode::SUCCESS)
 }
 
-async fn open_jobs(config: &Config, dir: &DataDir, metrics: jobs::Metrics) -> Result<Jobs> {
-    let store = Store::open(&dir.database())?;
+/// Receipts are signed by whichever key is the active one at that moment.
+fn receipt_signer(keyring: &Keyring) -> ReceiptSigner {
+    let keys = keyring.clone();
+    ReceiptSigner::new(keyring.node_id(), move || keys.signer())
+}
+
+async fn open_jobs(config: &Config, store: Store, metrics: jobs::Metrics) -> Result<Jobs> {
     let journal =
         JobsConfig { journal_tokens: config.jobs.journal_tokens, journal_interval: config.jobs.journal_interval };
     let jobs = Jobs::new(store, journal, metrics);
@@ -161,6 +194,7 @@ async fn open_jobs(config: &Config, dir: &DataDir, metrics: jobs::Metrics) -> Re
             max_tokens: i64::MAX as u64,
             created_at: jobs::now(),
             expires_at: None,
+            signature_required: false,
         };
         match jobs.create(local).await {
             Ok(()) | Err(StoreError::Exists) => {}

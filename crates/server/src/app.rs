@@ -3,9 +3,10 @@
 use std::{sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
+use auth::keys::Keyring;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Metrics, Settings, connections::Connections, pipeline::Pipeline, responses::ResponseStore};
+use crate::{Metrics, Sessions, Settings, connections::Connections, pipeline::Pipeline, responses::ResponseStore};
 
 /// Shared state of all listeners.
 #[derive(Debug)]
@@ -16,8 +17,12 @@ pub struct App {
     pub settings: Arc<ArcSwap<Settings>>,
     /// What is counted.
     pub metrics: Metrics,
+    /// The node's own keys.
+    pub keyring: Keyring,
     /// Open connections and their caps.
     pub connections: Connections,
+    /// Open sessions of all connections.
+    pub sessions: Sessions,
     /// Responses kept for `previous_response_id`.
     pub responses: ResponseStore,
     /// Fires when the node takes no new work; streams go on until [`App::stop`].

@@ -8,6 +8,8 @@ use http::{HeaderValue, StatusCode, header::RETRY_AFTER};
 use protocol::{ApiError, Blame, ErrorCode};
 use serde_json::{Value, json};
 
+use crate::{http::receipt, pipeline::RECEIPT_ID};
+
 /// An [`ApiError`] that answers an HTTP request in OpenAI's shape. Handlers return `Result<_, HttpError>`.
 #[derive(Debug)]
 pub struct HttpError(pub ApiError);
@@ -45,12 +47,48 @@ impl IntoResponse for NativeHttpError {
     }
 }
 
-fn respond(error: &ApiError, body: Value) -> Response {
+/// An [`ApiError`] of the operators' API: the stable code as it is, and the request's id to look for in the log.
+#[derive(Debug)]
+pub(crate) struct AdminError {
+    pub(crate) error: ApiError,
+    pub(crate) request_id: String,
+}
+
+impl IntoResponse for AdminError {
+    fn into_response(self) -> Response {
+        let body = json!({ "error": {
+            "code": self.error.code,
+            "message": self.error.message,
+            "param": self.error.param,
+            "details": self.error.details,
+            "request_id": self.request_id,
+        }});
+        respond(&self.error, body)
+    }
+}
+
+/// An error in the shape that the clients of `route` read.
+pub(crate) fn shaped(route: &str, error: ApiError, request_id: String) -> Response {
+    if route.starts_with("/admin/") {
+        AdminError { error, request_id }.into_response()
+    } else if route == "/v1/inference" {
+        NativeHttpError { error, request_id }.into_response()
+    } else {
+        HttpError(error).into_response()
+    }
+}
+
+pub(crate) fn respond(error: &ApiError, body: Value) -> Response {
     let status = StatusCode::from_u16(error.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = (status, Json(body)).into_response();
     response.extensions_mut().insert(error.code); // counted by the middleware in `request_id`
     if let Some(secs) = error.retry_after_secs {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(secs));
+    }
+    if let Some(id) = error.details.get(RECEIPT_ID).and_then(Value::as_str)
+        && let Ok(id) = HeaderValue::from_str(id)
+    {
+        response.headers_mut().insert(receipt::HEADER, id);
     }
     if status == StatusCode::UNAUTHORIZED {
         // RFC 6750 section 3.

@@ -6,6 +6,9 @@ mod chat;
 mod completions;
 mod inference;
 mod models;
+pub(crate) mod receipt;
+mod sessions;
+pub(crate) mod signature;
 pub(crate) mod sse;
 pub(crate) mod steps;
 
@@ -26,6 +29,8 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/v1/chat/completions", post(chat::handle))
         .route("/v1/completions", post(completions::handle))
         .route("/v1/inference", post(inference::handle))
+        .route("/v1/sessions", post(sessions::handle))
+        .route("/v1/receipts/{id}", get(receipt::retrieve))
         .route("/v1/models", get(models::list))
         // A model's name may have slashes (`owner/name`), and SDKs do not escape them.
         .route("/v1/models/{*id}", get(models::retrieve))

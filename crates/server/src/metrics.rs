@@ -1,6 +1,8 @@
 //! What the server counts. Names with `ws_` and `gen_ai_server_` are contracts (design.md); no user, session or job
 //! is ever a label, and every series exists from the start.
 
+mod sessions;
+
 use std::time::{Duration, Instant};
 
 use prometheus_client::{
@@ -13,10 +15,15 @@ use protocol::{
 };
 use telemetry::{LATENCY_SECONDS, SIZE_BYTES};
 
+pub(crate) use self::sessions::{SessionEvent, SessionMetrics};
+
+use crate::signatures;
+
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 
 /// Limits whose hits are counted: by their configuration key, and one that the Responses protocol sets.
-const LIMITS: [&str; 17] = [
+const LIMITS: [&str; 23] = [
+    "nonces_max",
     "connections_max",
     "connections_per_address_max",
     "handshake_timeout",
@@ -24,10 +31,15 @@ const LIMITS: [&str; 17] = [
     "idle_timeout",
     "write_timeout",
     "body_bytes_max",
+    "unauthenticated_bytes_max",
     "frame_bytes_max",
     "message_bytes_max",
     "request_timeout",
     "sessions_per_connection_max",
+    "max_sessions_per_user",
+    "session_idle_timeout",
+    "session_lifetime",
+    "token_expiry_grace",
     "history_messages_max",
     "history_bytes_max",
     "responses_stored_max",
@@ -45,7 +57,7 @@ pub const ENDPOINTS: [&str; 6] =
 pub struct Metrics {
     pub(crate) ws_connections: Counter,
     pub(crate) ws_active_connections: Gauge,
-    ws_active_sessions: Gauge,
+    pub(crate) sessions: SessionMetrics,
     ws_messages_received: Counter,
     ws_messages_sent: Counter,
     ws_message_size: Histogram,
@@ -55,6 +67,7 @@ pub struct Metrics {
     pub(crate) active_connections: Gauge,
     limit_hits: Family<Labels<1>, Counter>,
     token_checks: Family<Labels<1>, Counter>,
+    signature_checks: Family<Labels<2>, Counter>,
     requests: Family<Labels<2>, Counter>,
     active_requests: Gauge,
     time_to_first_token: Histogram,
@@ -74,7 +87,7 @@ impl Metrics {
         let metrics = Self {
             ws_connections: Counter::default(),
             ws_active_connections: Gauge::default(),
-            ws_active_sessions: Gauge::default(),
+            sessions: SessionMetrics::register(registry),
             ws_messages_received: Counter::default(),
             ws_messages_sent: Counter::default(),
             ws_message_size: Histogram::new(SIZE_BYTES),
@@ -84,6 +97,7 @@ impl Metrics {
             active_connections: Gauge::default(),
             limit_hits: Family::default(),
             token_checks: Family::default(),
+            signature_checks: Family::default(),
             requests: Family::default(),
             active_requests: Gauge::default(),
             time_to_first_token: Histogram::new(LATENCY_SECONDS),
@@ -97,7 +111,6 @@ impl Metrics {
         let m = metrics.clone();
         registry.register("ws_connections", "WebSocket connections opened", m.ws_connections);
         registry.register("ws_active_connections", "WebSocket connections open now", m.ws_active_connections);
-        registry.register("ws_active_sessions", "Native sessions open now", m.ws_active_sessions);
         registry.register("ws_messages_received", "WebSocket messages received", m.ws_messages_received);
         registry.register("ws_messages_sent", "WebSocket messages sent", m.ws_messages_sent);
         let help = "Size of WebSocket messages in both directions";
@@ -109,6 +122,8 @@ impl Metrics {
         let help = "Times that a limit was hit, by the limit's configuration key";
         registry.register("llm_node_limit_hits", help, m.limit_hits);
         registry.register("llm_node_token_checks", "Token checks by outcome", m.token_checks);
+        let help = "Signatures of clients, and messages that lacked one, by transport and outcome";
+        registry.register("llm_node_signature_checks", help, m.signature_checks);
         let help = "Inference requests that ended, by endpoint and outcome";
         registry.register("llm_node_requests", help, m.requests);
         registry.register("llm_node_active_requests", "Answers being generated now", m.active_requests);
@@ -138,8 +153,13 @@ impl Metrics {
         for limit in LIMITS {
             drop(self.limit_hits.get_or_create(&[("limit", limit)]));
         }
-        for outcome in ["ok", "missing", "invalid", "expired"] {
+        for outcome in ["ok", "missing", "invalid", "expired", "revoked", "unavailable"] {
             drop(self.token_checks.get_or_create(&[("outcome", outcome)]));
+        }
+        for transport in signatures::TRANSPORTS {
+            for outcome in signatures::OUTCOMES {
+                drop(self.signature_checks.get_or_create(&[("transport", transport), ("outcome", outcome)]));
+            }
         }
         for endpoint in ENDPOINTS {
             for outcome in OUTCOMES {
@@ -158,14 +178,6 @@ impl Metrics {
         self.ws_message_size.observe(bytes as f64);
     }
 
-    pub(crate) fn session_opened(&self) {
-        self.ws_active_sessions.inc();
-    }
-
-    pub(crate) fn session_closed(&self) {
-        self.ws_active_sessions.dec();
-    }
-
     /// An error leaves over a WebSocket.
     pub(crate) fn error_sent(&self, code: ErrorCode) {
         self.ws_errors.get_or_create(&[("code", code.as_str())]).inc();
@@ -182,14 +194,33 @@ impl Metrics {
         self.limit_hits.get_or_create(&[("limit", limit)]).inc();
     }
 
+    /// A socket must go because of its token. Gives the reason that its client hears.
+    pub(crate) fn token_over(&self, code: ErrorCode) -> &'static str {
+        let revoked = code != ErrorCode::TokenExpired;
+        self.sessions.token_ended(revoked);
+        if revoked {
+            return "the token was revoked";
+        }
+        self.limit_hit("token_expiry_grace");
+        "the token has expired; connect again with a fresh one"
+    }
+
     pub(crate) fn token_checked(&self, refused: Option<ErrorCode>) {
         let outcome = match refused {
             None => "ok",
             Some(ErrorCode::AuthFailed) => "missing",
             Some(ErrorCode::TokenExpired) => "expired",
+            Some(ErrorCode::TokenRevoked) => "revoked",
+            Some(ErrorCode::IssuerUnavailable) => "unavailable",
             Some(_) => "invalid",
         };
         self.token_checks.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// A signature was checked, or one was missing.
+    pub(crate) fn signature_checked(&self, transport: &'static str, outcome: &'static str) {
+        debug_assert!(signatures::TRANSPORTS.contains(&transport) && signatures::OUTCOMES.contains(&outcome));
+        self.signature_checks.get_or_create(&[("transport", transport), ("outcome", outcome)]).inc();
     }
 
     /// A request ended without an answer, or in the middle of one.

@@ -10,48 +10,52 @@ mod connection;
 mod history;
 mod identity;
 mod sessions;
+mod signed;
 mod turn;
 
 use std::sync::Arc;
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
     response::{IntoResponse as _, Response},
     routing::any,
 };
-use http::{HeaderMap, header::AUTHORIZATION};
+use http::HeaderMap;
 use protocol::ApiError;
 
 use self::{connection::Connection, identity::Identity};
-use crate::{App, error::HttpError, origin, request_id, ws};
+use crate::{App, client_address::ClientAddress, connections::Wire, credentials, error::HttpError, origin, ws};
 
 /// The protocol's one route.
 pub(crate) fn routes() -> Router<Arc<App>> {
-    // `any`, because over HTTP/2 the upgrade is a CONNECT (RFC 8441).
+    // `any`, so that whatever is no upgrade is told what this route is.
     Router::new().route("/v1/ws", any(upgrade))
 }
 
 async fn upgrade(
     State(app): State<Arc<App>>,
+    address: Option<Extension<ClientAddress>>,
+    wire: Option<Extension<Arc<Wire>>>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
-    let identity = match admit(&app, &headers) {
+    let identity = match admit(&app, &headers).await {
         Ok(identity) => identity,
         Err(error) => return HttpError(error).into_response(),
     };
     let serving = Arc::clone(&app);
-    ws::upgrade(app, upgrade, |socket| Connection::new(serving, socket, identity).serve())
+    let address = address.map(|Extension(ClientAddress(address))| address);
+    let stranger = wire.map(|Extension(wire)| wire).filter(|_| !identity.is_proven());
+    ws::upgrade(app, stranger, upgrade, move |socket| Connection::new(serving, socket, identity, address).serve())
 }
 
 /// Decides about origin and token before a socket exists.
-fn admit(app: &App, headers: &HeaderMap) -> Result<Identity, ApiError> {
+async fn admit(app: &App, headers: &HeaderMap) -> Result<Identity, ApiError> {
     origin::check(&app.settings(), headers)?;
-    let bearer = request_id::bearer(headers);
-    if bearer.is_none() && app.pipeline.auth_enabled() && !headers.contains_key(AUTHORIZATION) {
+    let bearer = credentials::bearer(headers)?;
+    if bearer.is_none() && app.pipeline.auth_enabled() {
         return Ok(Identity::unknown());
     }
-    // Credentials of another kind than Bearer are refused here like none.
-    app.pipeline.authenticate(bearer).map(Identity::proven)
+    app.pipeline.authenticate(bearer).await.map(Identity::proven)
 }

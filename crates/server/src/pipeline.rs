@@ -12,23 +12,32 @@ mod admit;
 mod answer;
 mod authenticate;
 mod entitle;
+mod exchange;
+pub mod permissions;
+mod receipt;
+mod received;
 mod verify;
 
 use std::{sync::Arc, time::SystemTime};
 
 pub use admit::Admitted;
+pub(crate) use answer::RECEIPT_ID;
 pub use answer::{Answer, AnswerEvent, AnswerInfo, Settled};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use auth::TokenService;
 pub use authenticate::{Authenticated, LOCAL};
 use engine::{Backend, Readiness, ServedModels};
 pub use entitle::Entitled;
-use jobs::Jobs;
-use protocol::{ApiError, ErrorCode, JobId, RequestId, SessionId, inference::InferenceRequest};
+pub(crate) use exchange::DPOP;
+pub use exchange::{BoundToken, TokenWish};
+use jobs::{JobError, Jobs};
+use protocol::{ApiError, ErrorCode, JobId, ReceiptId, RequestId, SessionId, inference::InferenceRequest};
+pub use receipt::ReceiptSigner;
+pub use received::Received;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use verify::Verified;
 
-use crate::{Metrics, Settings};
+use crate::{Metrics, Settings, signatures::{Proof, Signatures}};
 
 /// A request as a transport hands it over.
 #[derive(Debug, Clone)]
@@ -37,6 +46,8 @@ pub struct Request {
     pub id: RequestId,
     /// The route or message that it came by; a metric label, so one of a fixed set.
     pub endpoint: &'static str,
+    /// What exactly came, and who signed it.
+    pub received: Received,
     /// The native session that it belongs to.
     pub session: Option<SessionId>,
     /// The job that the message names; must be the token's, if the token has one.
@@ -49,6 +60,10 @@ pub struct Request {
 pub struct Parts {
     /// Decides about tokens; `None` where `auth.enabled = false`.
     pub tokens: Option<Arc<TokenService>>,
+    /// Verifies what clients signed.
+    pub signatures: Signatures,
+    /// Signs what was answered and counted.
+    pub receipts: ReceiptSigner,
     /// Decides about jobs.
     pub jobs: Jobs,
     /// Produces tokens.
@@ -88,9 +103,9 @@ impl Pipeline {
     /// Decides who speaks. `bearer` is the token of an `Authorization` header or of a native frame.
     ///
     /// # Errors
-    /// `AUTH_FAILED` without a token, `INVALID_TOKEN`, `TOKEN_EXPIRED`.
-    pub fn authenticate(&self, bearer: Option<&str>) -> Result<Authenticated, ApiError> {
-        let result = authenticate::authenticate(self.parts.tokens.as_deref(), bearer);
+    /// `AUTH_FAILED` without a token, `INVALID_TOKEN`, `TOKEN_EXPIRED`, `TOKEN_REVOKED`, `ISSUER_UNAVAILABLE`.
+    pub async fn authenticate(&self, bearer: Option<&str>) -> Result<Authenticated, ApiError> {
+        let result = authenticate::authenticate(self.parts.tokens.as_deref(), bearer).await;
         self.parts.metrics.token_checked(result.as_ref().err().map(|error| error.code));
         result
     }
@@ -108,7 +123,9 @@ impl Pipeline {
     ) -> Result<Option<auth::IssuedToken>, ApiError> {
         let Some(tokens) = &self.parts.tokens else { return Ok(None) };
         let grant = who.grant(session);
-        tokens.issue(&grant).map(Some).map_err(|error| {
+        // Who is authenticated by tokens has one, so this is never a token without an origin.
+        let origin = who.origin().unwrap_or_default();
+        tokens.reissue(&grant, origin).map(Some).map_err(|error| {
             tracing::error!(%error, "a token cannot be issued");
             ApiError::new(ErrorCode::Internal, "The token cannot be refreshed now. Retry later.")
         })
@@ -118,8 +135,42 @@ impl Pipeline {
     ///
     /// # Errors
     /// The job's own code: `INVALID_JOB_ID`, `JOB_NOT_FOUND_ON_CHAIN`, `INVALID_JOB`, `TOKEN_LIMIT_EXCEEDED`.
-    pub async fn check_job(&self, who: &Authenticated, job: Option<&JobId>) -> Result<JobId, ApiError> {
-        entitle::check_job(&self.parts.jobs, who, job).await
+    pub async fn check_job(
+        &self,
+        who: &Authenticated,
+        job: Option<&JobId>,
+        received: &Received,
+    ) -> Result<JobId, ApiError> {
+        let signed = received.proof.as_ref().is_some_and(|proof| proof.subject() == who.subject());
+        let result = entitle::check_job(&self.parts.jobs, who, job, signed).await;
+        if matches!(&result, Err(error) if error.code == ErrorCode::SignatureRequired) {
+            self.parts.metrics.signature_checked("native_ws", "missing");
+        }
+        result
+    }
+
+    /// Verifies what clients signed.
+    #[must_use]
+    pub fn signatures(&self) -> &Signatures {
+        &self.parts.signatures
+    }
+
+    /// Refuses a message that must be signed by a key of `who` and is not: because their token is bound to a key, or
+    /// because this node takes no other messages.
+    ///
+    /// # Errors
+    /// `SIGNATURE_REQUIRED`.
+    pub fn require_signature(
+        &self,
+        who: &Authenticated,
+        proof: Option<&Proof>,
+        transport: &'static str,
+    ) -> Result<(), ApiError> {
+        let mode = self.parts.settings.load().signature_mode;
+        match verify::signed_by(who, proof, mode) {
+            Ok(_) => Ok(()),
+            refused => Ok(self.parts.signatures.counted(transport, refused.map(drop))?),
+        }
     }
 
     /// Answers a request. The one path to a backend.
@@ -130,7 +181,7 @@ impl Pipeline {
         let started = SystemTime::now();
         let endpoint = request.endpoint;
         let result = async {
-            let verified = verify::verify(who, request, &*self.ready()?)?;
+            let verified = self.verify(who, request)?;
             let entitled = entitle::entitle(&self.parts.jobs, verified).await?;
             let admitted = admit::admit(&self.parts, entitled).await?;
             answer::generate(&self.parts, admitted, started).await
@@ -138,6 +189,9 @@ impl Pipeline {
         .await;
         if let Err(error) = &result {
             self.parts.metrics.refused(endpoint, error.code);
+            if error.code == ErrorCode::SignatureRequired {
+                self.parts.metrics.signature_checked(transport_of(endpoint), "missing");
+            }
         }
         result
     }
@@ -148,9 +202,24 @@ impl Pipeline {
     /// # Errors
     /// The stage's error.
     pub async fn check(&self, who: &Authenticated, request: Request) -> Result<String, ApiError> {
-        let verified = verify::verify(who, request, &*self.ready()?)?;
+        let verified = self.verify(who, request)?;
         let entitled = entitle::entitle(&self.parts.jobs, verified).await?;
         Ok(entitled.model.name)
+    }
+
+    fn verify(&self, who: &Authenticated, request: Request) -> Result<Verified, ApiError> {
+        let mode = self.parts.settings.load().signature_mode;
+        verify::verify(who, request, &*self.ready()?, mode)
+    }
+
+    /// The canonical text of a receipt of `who`: of their subject, and of the token's job where it names one (two jobs
+    /// of one subject are two parties).
+    ///
+    /// # Errors
+    /// `STORAGE_UNAVAILABLE`. `Ok(None)`: there is none, or none of theirs.
+    pub async fn receipt(&self, who: &Authenticated, id: &str) -> Result<Option<String>, ApiError> {
+        let Ok(id) = ReceiptId::new(id) else { return Ok(None) };
+        Ok(self.parts.jobs.receipt(&id, who.subject(), who.job()).await.map_err(JobError::Store)?)
     }
 
     /// The models that are served now.
@@ -195,9 +264,23 @@ impl Pipeline {
         self.parts.jobs.failure()
     }
 
+    /// Revoked tokens; `None` where `auth.enabled = false`.
+    pub(crate) fn revocations(&self) -> Option<&auth::Revocations> {
+        self.parts.tokens.as_ref()?.revocations()
+    }
+
     /// Whether tokens are checked at all.
     #[must_use]
     pub fn auth_enabled(&self) -> bool {
         self.parts.tokens.is_some()
+    }
+}
+
+/// Where messages of an endpoint are signed, as a metric label.
+fn transport_of(endpoint: &str) -> &'static str {
+    match endpoint {
+        "native_ws" => "native_ws",
+        "responses_ws" => "responses_ws",
+        _ => "http",
     }
 }

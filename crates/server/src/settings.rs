@@ -3,6 +3,10 @@
 
 use std::time::Duration;
 
+use ipnet::IpNet;
+
+use crate::SignatureMode;
+
 /// What becomes of a session over [`Settings::max_sessions_per_user`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionPolicy {
@@ -17,11 +21,15 @@ pub enum SessionPolicy {
 pub struct Settings {
     /// Browser origins that may connect (RFC 6454 serialisations, or `*`). Requests without `Origin` are not browsers.
     pub allowed_origins: Vec<String>,
+    /// Networks of proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How long browsers are told to use TLS only; zero tells them nothing.
+    pub hsts_max_age: Duration,
     /// Connections in all.
     pub connections_max: usize,
     /// Connections from one address.
     pub connections_per_address_max: usize,
-    /// Time for a connection to send its request head.
+    /// Time for a connection to complete TLS, and again to send its request head.
     pub handshake_timeout: Duration,
     /// Time for a new WebSocket to send its first message.
     pub first_message_timeout: Duration,
@@ -33,6 +41,8 @@ pub struct Settings {
     pub write_timeout: Duration,
     /// Largest HTTP body in bytes.
     pub body_bytes_max: usize,
+    /// Bytes that a WebSocket may send before a valid token.
+    pub unauthenticated_bytes_max: usize,
     /// Largest WebSocket frame in bytes.
     pub frame_bytes_max: usize,
     /// Largest WebSocket message (of several frames) in bytes.
@@ -65,6 +75,14 @@ pub struct Settings {
     pub responses_stored_for: Duration,
     /// Life of a WebSocket in Responses mode.
     pub responses_connection_lifetime: Duration,
+    /// What signatures are asked for.
+    pub signature_mode: SignatureMode,
+    /// Age at which a signed HTTP request or a key proof is no longer taken.
+    pub signature_age_max: Duration,
+    /// Nonces of signed requests that are remembered.
+    pub signature_nonces_max: usize,
+    /// `host` or `host:port` by which clients reach the node; empty takes the request's own word.
+    pub signature_authorities: Vec<String>,
     /// Most tokens of one answer, whatever the client asks.
     pub max_tokens_per_request: u32,
     /// Tokens of an answer when the client does not say.
@@ -76,6 +94,8 @@ impl Default for Settings {
         const MIB: usize = 1024 * 1024;
         Self {
             allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            hsts_max_age: Duration::from_secs(365 * 86_400),
             connections_max: 16_384,
             connections_per_address_max: 1024,
             handshake_timeout: Duration::from_secs(10),
@@ -84,6 +104,7 @@ impl Default for Settings {
             ping_interval: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             body_bytes_max: 4 * MIB,
+            unauthenticated_bytes_max: MIB / 4,
             frame_bytes_max: MIB,
             message_bytes_max: 4 * MIB,
             request_timeout: Duration::from_secs(600),
@@ -100,6 +121,10 @@ impl Default for Settings {
             responses_stored_bytes_max: 64 * MIB,
             responses_stored_for: Duration::from_secs(3600),
             responses_connection_lifetime: Duration::from_secs(3600),
+            signature_mode: SignatureMode::Optional,
+            signature_age_max: Duration::from_secs(60),
+            signature_nonces_max: 100_000,
+            signature_authorities: Vec::new(),
             max_tokens_per_request: 8192,
             max_tokens_default: 1024,
         }

@@ -19,12 +19,15 @@ use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::tungstenite;
 
-use crate::{App, connections::SocketGuard, error::HttpError};
+use crate::{App, connections::{SocketGuard, Wire}, credentials, error::HttpError};
 
 /// Read buffer of a socket in bytes: the library's 128 KiB a connection is what makes idle sockets expensive.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 /// Write buffer before frames are flushed.
 const WRITE_BUFFER_BYTES: usize = 8 * 1024;
+
+/// What is still read of a stranger who sent too much, as a multiple of what it may send.
+const DISCARDED_ALLOWANCES: usize = 4;
 
 /// Why a socket is closed, RFC 6455 section 7.4.1 and the 4000 range of applications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +42,10 @@ pub(crate) enum CloseCode {
     TooBig,
     /// 1012: the node drains; clients reconnect.
     Restart,
+    /// 4401: the token expired or was revoked.
+    TokenOver,
+    /// 4403: the operator ended the session.
+    SessionEnded,
 }
 
 impl CloseCode {
@@ -49,6 +56,8 @@ impl CloseCode {
             Self::Policy => close_code::POLICY,
             Self::TooBig => close_code::SIZE,
             Self::Restart => close_code::RESTART,
+            Self::TokenOver => 4401,
+            Self::SessionEnded => 4403,
         }
     }
 }
@@ -81,12 +90,16 @@ pub(crate) struct Socket {
     idle_timeout: Duration,
     write_timeout: Duration,
     frame_bytes_max: usize,
+    /// The connection, until the client has proven who it is.
+    stranger: Option<Arc<Wire>>,
     _guard: SocketGuard,
 }
 
-/// Applies the limits to an upgrade and runs `serve` on the socket. A request that is no upgrade is told so.
+/// Applies the limits to an upgrade and runs `serve` on the socket. A request that is no upgrade is told so. A
+/// `stranger` may send `unauthenticated_bytes_max` until [`Socket::known`].
 pub(crate) fn upgrade<F, Fut>(
     app: Arc<App>,
+    stranger: Option<Arc<Wire>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
     serve: F,
 ) -> Response
@@ -104,7 +117,12 @@ where
         return (StatusCode::UPGRADE_REQUIRED, headers, HttpError(error)).into_response();
     };
     let settings = app.settings();
+    if let Some(wire) = &stranger {
+        wire.limit(settings.unauthenticated_bytes_max);
+    }
     upgrade
+        // The one subprotocol that is ever selected: one that carries a token is never echoed.
+        .protocols([credentials::SUBPROTOCOL])
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)
         .max_write_buffer_size(settings.message_bytes_max.max(2 * WRITE_BUFFER_BYTES))
@@ -122,6 +140,7 @@ where
                 idle_timeout: settings.idle_timeout,
                 write_timeout: settings.write_timeout,
                 frame_bytes_max: settings.frame_bytes_max,
+                stranger,
                 _guard: app.connections.socket(),
                 app: Arc::clone(&app),
             };
@@ -130,6 +149,13 @@ where
 }
 
 impl Socket {
+    /// The client has proven who it is.
+    pub(crate) fn known(&mut self) {
+        if let Some(wire) = self.stranger.take() {
+            wire.lift();
+        }
+    }
+
     /// The next message. Answers pings, sends its own, and closes the socket on a deadline, an oversized message or
     /// invalid UTF-8 with the right code. Cancel-safe: use it in a `select!`.
     pub(crate) async fn recv(&mut self) -> Incoming {
@@ -218,6 +244,12 @@ impl Socket {
     /// The close code that a library error calls for; `None` when the connection is simply gone.
     fn protocol_error(&self, error: &axum::Error) -> Option<(CloseCode, &'static str)> {
         use tungstenite::{Error, error::CapacityError};
+        if let Some(wire) = self.stranger.as_ref().filter(|wire| wire.is_exhausted()) {
+            self.app.metrics.limit_hit("unauthenticated_bytes_max");
+            // While the close is waited for, what is on its way is still read: unread, it would make TCP reset.
+            wire.limit(DISCARDED_ALLOWANCES * self.app.settings().unauthenticated_bytes_max);
+            return Some((CloseCode::TooBig, "too much was sent before a valid token"));
+        }
         let source = std::error::Error::source(error)?;
         match source.downcast_ref::<Error>()? {
             Error::Capacity(CapacityError::MessageTooLong { max_size, .. }) => {

@@ -139,8 +139,8 @@ impl Store {
             if latest == since {
                 return Ok(KeyChanges { latest, subjects: Some(Vec::new()) });
             }
-            let mut statement = connection
-                .prepare_cached("SELECT DISTINCT subject FROM client_keys WHERE change > ?1 LIMIT ?2 + 1")?;
+            let mut statement =
+                connection.prepare_cached("SELECT DISTINCT subject FROM client_keys WHERE change > ?1 LIMIT ?2 + 1")?;
             let names: Vec<String> =
                 statement.query_map(params![since, limit], |row| row.get(0))?.collect::<Result<_, _>>()?;
             let few = names.len() <= limit as usize;

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -24,10 +24,21 @@ pub struct Finished {
 /// When it does not start, or did not end within `limit`; it is killed then.
 #[must_use]
 pub fn run_to_exit(binary: &Path, arguments: &[&str], folder: &Path, limit: Duration) -> Finished {
+    run_with_input(binary, arguments, "", folder, limit)
+}
+
+/// As [`run_to_exit`], for a command that reads `input` from standard input.
+///
+/// # Panics
+/// As [`run_to_exit`].
+#[must_use]
+pub fn run_with_input(binary: &Path, arguments: &[&str], input: &str, folder: &Path, limit: Duration) -> Finished {
+    let stdin = folder.join("command.in");
+    std::fs::write(&stdin, input).expect("the folder is writable");
     let (out, err) = (folder.join("command.out"), folder.join("command.err"));
     let mut child = Command::new(binary)
         .args(arguments)
-        .stdin(Stdio::null())
+        .stdin(File::open(&stdin).expect("it was just written"))
         .stdout(File::create(&out).expect("the folder is writable"))
         .stderr(File::create(&err).expect("the folder is writable"))
         .spawn()

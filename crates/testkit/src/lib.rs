@@ -6,6 +6,7 @@
 
 mod cli;
 mod config;
+mod issuer;
 mod metrics;
 mod node;
 mod process;
@@ -14,8 +15,9 @@ mod socket;
 pub mod sse;
 mod wait;
 
-pub use cli::{Finished, run_to_exit};
+pub use cli::{Finished, run_to_exit, run_with_input};
 pub use config::Config;
+pub use issuer::{Issuer, IssuerKey, IssuerMood};
 pub use metrics::Metrics;
 pub use node::TestNode;
 pub use shards::split_model;

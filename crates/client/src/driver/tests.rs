@@ -17,6 +17,8 @@ use crate::{Answer, AnswerEvent, PromptOptions};
 struct Node {
     socket: WebSocketStream<TcpStream>,
     headers: HeaderMap,
+    /// The client's last message as it came.
+    last_text: String,
 }
 
 impl Node {
@@ -24,7 +26,10 @@ impl Node {
     async fn receive(&mut self) -> Value {
         loop {
             match self.socket.next().await.expect("a frame").expect("a frame") {
-                Frame::Text(text) => return serde_json::from_str(&text).expect("JSON"),
+                Frame::Text(text) => {
+                    self.last_text = text.to_string();
+                    return serde_json::from_str(&text).expect("JSON");
+                }
                 Frame::Ping(_) | Frame::Pong(_) => {}
                 other => panic!("{other:?}"),
             }
@@ -65,7 +70,7 @@ async fn accept(listener: &TcpListener) -> Node {
         Ok(response)
     };
     let socket = accept_hdr_async(stream, keep).await.expect("shakes hands");
-    Node { socket, headers }
+    Node { socket, headers, last_text: String::new() }
 }
 
 /// Runs the client's side against the node's.
@@ -258,7 +263,7 @@ async fn calls_beyond_the_limit_are_refused() {
             let mut waiting = vec![];
             for number in 1..REQUESTS_PENDING_MAX {
                 let id = format!("extra-{number}");
-                waiting.push(client.request(&id, ClientMessage::Ping { id: &id }.to_text()).await.expect("sent"));
+                waiting.push(client.request(&id, ClientMessage::Ping { id: &id }.outgoing()).await.expect("sent"));
             }
             assert_eq!(client.ping().await, Err(ClientError::TooManyPending { max: REQUESTS_PENDING_MAX }));
             // A call that nobody waits for any more makes room.
@@ -285,4 +290,55 @@ async fn calls_beyond_the_limit_are_refused() {
         },
     )
     .await;
+}
+
+#[tokio::test]
+async fn a_receipt_is_believed_only_for_what_was_sent_and_received() {
+    use signing::{Jwk, SecretKey, Signer as _, receipt::digest};
+    let secret = SecretKey::from_seed(&[7; 32]).expect("a key");
+    let public = secret.public_key();
+    let kid = public.thumbprint();
+    let keys = signing::JwkSet { keys: vec![Jwk { kid: Some(kid.clone()), ..public.to_jwk() }] };
+    let check = async |said: &'static str, lie: bool, expected: Result<(), &'static str>| {
+        let (secret, kid) = (&secret, &kid);
+        play(
+            async |client| {
+                let (_session, mut answer) = prompt(&client).await;
+                let end = loop {
+                    match answer.next().await.expect("an event").expect("no error") {
+                        AnswerEvent::Delta { .. } => {}
+                        AnswerEvent::Finished(end) => break end,
+                    }
+                };
+                let verified = end.receipt.expect("a receipt").verify(&keys);
+                assert_eq!(verified.map(drop).map_err(|error| error.code()), expected);
+                client.close().await;
+            },
+            async |mut node| {
+                let asked = node.prompted().await;
+                let id = asked["id"].clone();
+                let request = if lie { "another".into() } else { node.last_text.clone() };
+                let chunk =
+                    json!({ "type": "stream_chunk", "reasoning": "hm", "content": said, "tokens": 1, "id": id });
+                node.send(chunk).await;
+                let receipt = serde_json::from_value(json!({
+                    "version": 1, "receipt_id": "rcpt_1", "request_id": "r", "node_id": "n", "session_id": "s",
+                    "job_id": "7", "subject": "alice", "model": "m", "model_digest": null, "endpoint": "native_ws",
+                    "request_hash": digest(request.as_bytes()), "output_hash": digest(b"hmyes"), "input_tokens": 1,
+                    "output_tokens": 1, "finish_reason": "stop", "started_at": 1, "finished_at": 2, "sequence": 1,
+                    "previous": null, "key_id": "", "signature": "",
+                }))
+                .expect("a receipt");
+                let signed = signing::receipt::sign(receipt, kid.clone(), secret).expect("signed");
+                node.send(json!({ "type": "receipt", "receipt": signed.receipt(), "id": id, "session_id": "s" })).await;
+                node.send(json!({ "type": "stream_end", "reason": "complete", "finish_reason": "stop", "id": id }))
+                    .await;
+                while let Some(Ok(_)) = node.socket.next().await {}
+            },
+        )
+        .await;
+    };
+    check("yes", false, Ok(())).await;
+    check("no", false, Err("output_mismatch")).await;
+    check("yes", true, Err("request_mismatch")).await;
 }

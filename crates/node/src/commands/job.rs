@@ -3,22 +3,25 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use auth::{ClientKeys, subject_of};
 use jobs::{Job, Jobs, NewJob};
-use protocol::JobId;
+use protocol::{JobId, Subject};
 use serde_json::{Value, json};
-use store::StoreError;
+use store::{Store, StoreError};
 
 use super::{load, with_jobs};
 use crate::{
-    cli::{Common, Job as Command},
+    cli::{Common, Job as Command, JobOwner},
+    data_dir::DataDir,
     output,
 };
 
 pub(super) fn run(common: &Common, command: Command) -> Result<ExitCode> {
     let (_, dir) = load(common)?;
     with_jobs(&dir, async |jobs| match command {
-        Command::Create { owner, max_tokens, id, model, expires_in, json } => {
+        Command::Create { owner, max_tokens, id, model, expires_in, signature_required, json } => {
             let now = jobs::now();
+            let owner = owner_of(&dir, owner).await?;
             let expires_at = expires_in.map(|secs| now.saturating_add(secs));
             let job = |id: JobId| NewJob {
                 id,
@@ -27,6 +30,7 @@ pub(super) fn run(common: &Common, command: Command) -> Result<ExitCode> {
                 max_tokens,
                 created_at: now,
                 expires_at,
+                signature_required,
             };
             let id = match id {
                 Some(id) => match jobs.create(job(id.clone())).await {
@@ -83,6 +87,19 @@ pub(super) fn run(common: &Common, command: Command) -> Result<ExitCode> {
     })
 }
 
+/// The owner's subject. An owner that is a key is enrolled, so that messages can be verified by it.
+async fn owner_of(dir: &DataDir, owner: JobOwner) -> Result<Subject> {
+    match owner {
+        JobOwner { owner: Some(subject), .. } => Ok(subject),
+        JobOwner { owner_key: Some(key), .. } => {
+            let subject = subject_of(&key);
+            ClientKeys::new(Store::open(&dir.database())?).enrol(&subject, &key, None, false).await?;
+            Ok(subject)
+        }
+        JobOwner { owner: None, owner_key: None } => bail!("say who owns the job: --owner or --owner-key"),
+    }
+}
+
 /// Takes the next number that is free; another process may take one at the same moment.
 async fn create_numbered(jobs: &Jobs, job: impl Fn(JobId) -> NewJob) -> Result<JobId> {
     let numbers = jobs.list().await?;
@@ -131,6 +148,7 @@ fn to_json(job: &Job) -> Value {
         "remaining_tokens": job.remaining_tokens(),
         "created_at": job.created_at,
         "expires_at": job.expires_at,
+        "signature_required": job.signature_required,
         "closed_at": job.closed_at,
     })
 }

@@ -91,8 +91,11 @@ fn rules_between_keys_are_checked() {
         "server.listen",
         "anybody",
     );
-    check("[server]\nlisten = \"[::]:80\"\n[auth]\nenabled = false", "server.listen", "anybody");
-    check("[admin]\nlisten = \"0.0.0.0:9091\"", "admin.listen", "no authentication");
+    check("[admin]\nlisten = \"0.0.0.0:9091\"", "admin.listen", "admin.tls_cert and admin.tls_key");
+    check("[admin]\nlisten = \"0.0.0.0:9091\"\n[server]\ntls_cert = \"x\"\ntls_key = \"y\"", "admin.listen", "no TLS");
+    check("[server]\ntls_cert = \"x\"", "server.tls_cert", "server.tls_key");
+    check("[admin]\ntls_key = \"x\"", "admin.tls_key", "admin.tls_cert");
+    check("[server]\ntls_client_ca = \"x\"", "server.tls_client_ca", "server.tls_cert");
     check("[admin]\nlisten = \"127.0.0.1:8080\"", "admin.listen", "server.listen");
     check("[server]\nping_interval = \"5m\"", "server.ping_interval", "idle_timeout");
     check("[server]\nframe_bytes_max = \"8MiB\"", "server.frame_bytes_max", "message_bytes_max");
@@ -100,7 +103,23 @@ fn rules_between_keys_are_checked() {
     check("[engine]\nkind = \"upstream\"", "engine.upstream_urls", "at least one");
     check("[engine]\nbatch_tokens = 32\nsequences = 64", "engine.batch_tokens", "engine.sequences");
     check("[auth]\njwt_secret = \"short\"", "auth.jwt_secret", "at least 32");
+    check(
+        "[auth]\njwt_secret_previous = \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822c\"",
+        "auth.jwt_secret_previous",
+        "rotate-secret",
+    );
+    check("[auth]\nissuers = [\"https://a.test\"]\naudience = \"https://a.test\"", "auth.issuers", "auth.audience");
+    check("[auth]\nissuers = [\"http://a.test\"]", "auth.issuers", "https");
+    check("[auth]\nissuer_permissions = [\"admin\"]", "auth.issuer_permissions", "auth.issuer_permissions_claim");
+    check("[auth]\nissuer_token_types = []", "auth.issuer_token_types", "at least one");
     assert_eq!(errors("[server]\nlisten = \"0.0.0.0:80\"\nbehind_proxy = true"), Vec::<String>::new());
+    assert_eq!(
+        errors("[server]\nlisten = \"[::]:80\"\ntls_cert = \"x\"\ntls_key = \"y\""),
+        Vec::<String>::new(),
+        "the files are looked at when the node starts"
+    );
+    let both = errors("[server]\nlisten = \"[::]:80\"\n[admin]\nlisten = \"[::]:81\"\n[auth]\nenabled = false");
+    assert_eq!(both.len(), 4, "without tokens and without TLS, on both: {both:#?}");
 }
 
 #[test]

@@ -108,7 +108,7 @@ pub(super) fn secret(config: &Config, dir: &DataDir) -> Check {
                 path.display()
             ),
         ),
-        Ok(_) => match auth::JwtSecret::load_or_generate(&path) {
+        Ok(_) => match auth::Secrets::generated(path) {
             Ok(_) => Check::ok(NAME, "private and long enough"),
             Err(error) => {
                 Check::fail(NAME, error.to_string(), "delete the file: a new one is generated, and all tokens end")

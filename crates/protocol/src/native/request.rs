@@ -115,6 +115,16 @@ impl ClientMessage {
         "signed",
     ];
 
+    /// The token that the message carries beside what it asks; [`Self::Auth`] is about its token and keeps it.
+    pub fn take_token(&mut self) -> Option<BearerToken> {
+        match self {
+            Self::SessionInit { token, .. } | Self::SessionResume { token, .. } | Self::TokenRefresh { token, .. } => {
+                token.take()
+            }
+            _ => None,
+        }
+    }
+
     /// The `type` of this message, one of [`Self::KINDS`].
     #[must_use]
     pub const fn kind(&self) -> &'static str {

@@ -1,6 +1,6 @@
-//! Reads a request: who sends it, then its JSON body, bounded in bytes and time.
+//! Reads a request's JSON body, bounded in bytes and time.
 //!
-//! The token is checked before the first byte of the body is awaited, so strangers cost no memory.
+//! The gate has checked the token before the first byte of the body is awaited, so strangers cost no memory.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,33 +12,71 @@ use protocol::{ApiError, ErrorCode};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, error::Elapsed, timeout_at};
 
-use crate::{App, pipeline::Authenticated, request_id::bearer};
+use super::signature;
+use crate::{
+    App, gate,
+    pipeline::{Authenticated, Received},
+};
 
 /// Bytes over the limit that are still read and thrown away, so that a client which sends first and reads later gets
 /// the 413 and not a broken pipe.
 const DISCARD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Authenticates the caller, then reads `T` from the body.
+/// Reads `T` from the body and verifies its signature, where it has one.
 ///
 /// # Errors
 /// 401 as [`crate::pipeline::Pipeline::authenticate`] says; `PAYLOAD_TOO_LARGE` past `body_bytes_max`;
-/// `INVALID_REQUEST` for another content type, a body that does not arrive in time, or one that is not a `T` (then
+/// those of [`signature::verify`]; `INVALID_REQUEST` for another content type, a body that does not arrive in time, or one that is not a `T` (then
 /// `param` names the field).
 pub(crate) async fn receive<T: DeserializeOwned>(
     app: &Arc<App>,
     request: Request<Body>,
-) -> Result<(Authenticated, T), ApiError> {
+) -> Result<(Authenticated, Received, T), ApiError> {
     let (head, body) = request.into_parts();
-    let who = app.pipeline.authenticate(bearer(&head.headers))?;
+    let who = gate::caller(&head.extensions)?;
     let settings = app.settings();
     let limits = Limits { bytes_max: settings.body_bytes_max, timeout: settings.first_message_timeout };
-    let text = read(&head.headers, body, limits).await.map_err(|refusal| {
+    let text = read_counted(app, &head.headers, body, limits).await?;
+    let proof = signature::verify(app, &who, &head, text.clone()).await?;
+    Ok((who, Received::new(&text, proof), protocol::json::parse(&text)?))
+}
+
+/// Reads `T` from the body of an operator's request, signed where its token is bound to a key.
+///
+/// # Errors
+/// As [`receive`], and `SIGNATURE_REQUIRED`.
+pub(crate) async fn receive_operator<T: DeserializeOwned>(
+    app: &Arc<App>,
+    request: Request<Body>,
+) -> Result<(Authenticated, T), ApiError> {
+    let (who, received, value) = receive(app, request).await?;
+    signature::must_be_there(app, &who, received.proof.as_ref(), true)?;
+    Ok((who, value))
+}
+
+/// Reads `T` from a body of at most `bytes_max`, whoever sends it.
+///
+/// # Errors
+/// As [`receive`], without what is about the sender.
+pub(crate) async fn receive_small<T: DeserializeOwned>(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+    bytes_max: usize,
+) -> Result<T, ApiError> {
+    let settings = app.settings();
+    let bytes_max = bytes_max.min(settings.body_bytes_max);
+    let limits = Limits { bytes_max, timeout: settings.first_message_timeout };
+    protocol::json::parse(&read_counted(app, headers, body, limits).await?)
+}
+
+async fn read_counted(app: &App, headers: &HeaderMap, body: Body, limits: Limits) -> Result<Bytes, ApiError> {
+    read(headers, body, limits).await.map_err(|refusal| {
         if let Some(limit) = refusal.limit() {
             app.metrics.limit_hit(limit);
         }
         ApiError::from(refusal)
-    })?;
-    Ok((who, protocol::json::parse(&text)?))
+    })
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::{
     body::receive,
+    receipt,
     sse::{self, Event, Gone},
     steps::{Step, Steps},
     unix_secs,
@@ -32,20 +33,22 @@ pub(super) async fn handle(
     Extension(id): Extension<RequestId>,
     request: Request,
 ) -> Result<Response, HttpError> {
-    let (who, request) = receive::<chat::Request>(&app, request).await?;
+    let (who, received, request) = receive::<chat::Request>(&app, request).await?;
     let streaming = request.streaming();
-    let request =
-        pipeline::Request { id, endpoint: ENDPOINT, session: None, job: None, inference: request.into_inference()? };
+    let inference = request.into_inference()?;
+    let request = pipeline::Request { id, endpoint: ENDPOINT, received, session: None, job: None, inference };
     let answer = app.pipeline.answer(&who, request).await?;
     let info = answer.info();
     let include_usage = streaming.is_some_and(|streaming| streaming.include_usage);
     let reply = Reply::new(&info.request_id, unix_secs(info.created), info.model.clone(), include_usage);
+    let receipt_id = info.receipt_id.clone();
     let steps = Steps::start(answer).await?;
     if streaming.is_some() {
-        return Ok(sse::respond(&app, move |out| stream(reply, steps, out)));
+        return Ok(receipt::named(sse::respond(&app, move |out| stream(reply, steps, out)), &receipt_id));
     }
     let (answer, settled) = steps.collect().await?;
-    Ok(Json(reply.completion(&answer, settled.reason, settled.usage)).into_response())
+    let response = Json(reply.completion(&answer, settled.reason, settled.usage)).into_response();
+    Ok(receipt::named(response, &receipt_id))
 }
 
 async fn stream(reply: Reply, mut steps: Steps, mut out: sse::Sender) -> Result<(), Gone> {
@@ -58,14 +61,18 @@ async fn stream(reply: Reply, mut steps: Steps, mut out: sse::Sender) -> Result<
                 }
             }
             Step::End(settled) => {
+                receipt::send(&mut out, settled.receipt.as_deref(), Some(reply.nothing())).await?;
                 out.send(Event::json(&reply.last(settled.reason))).await?;
                 if let Some(chunk) = reply.usage(settled.usage) {
                     out.send(Event::json(&chunk)).await?;
                 }
                 return out.send(Event::done()).await;
             }
-            // OpenAI's SDKs raise an event with `error` as their APIError.
-            Step::Error(error) => return out.send(Event::json(&json!({ "error": openai(&error) }))).await,
+            Step::Error(error, signed) => {
+                receipt::send(&mut out, signed.as_deref(), Some(reply.nothing())).await?;
+                // OpenAI's SDKs raise an event with `error` as their APIError.
+                return out.send(Event::json(&json!({ "error": openai(&error) }))).await;
+            }
         }
     }
 }

@@ -14,12 +14,15 @@ use protocol::{
 
 use super::{
     body::receive,
+    receipt,
     sse::{self, Event, Gone},
     steps::{Step, Steps},
 };
 use crate::{App, error::NativeHttpError, pipeline};
 
 const ENDPOINT: &str = "inference";
+/// Clients of this stream know their events by `type`.
+const NOTHING_AROUND: Option<()> = None;
 
 pub(super) async fn handle(
     State(app): State<Arc<App>>,
@@ -31,19 +34,21 @@ pub(super) async fn handle(
 }
 
 async fn answer(app: &Arc<App>, id: RequestId, request: Request) -> Result<Response, ApiError> {
-    let (who, request) = receive::<native_http::Request>(app, request).await?;
+    let (who, received, request) = receive::<native_http::Request>(app, request).await?;
     let streaming = request.streaming();
     let (job, inference) = request.into_inference()?;
-    let request = pipeline::Request { id, endpoint: ENDPOINT, session: None, job, inference };
+    let request = pipeline::Request { id, endpoint: ENDPOINT, received, session: None, job, inference };
     let answer = app.pipeline.answer(&who, request).await?;
     let info = answer.info();
     let reply = Reply::new(info.request_id.clone(), info.model.clone(), info.context_tokens);
+    let receipt_id = info.receipt_id.clone();
     let steps = Steps::start(answer).await?;
     if streaming {
-        return Ok(sse::respond(app, move |out| stream(reply, steps, out)));
+        return Ok(receipt::named(sse::respond(app, move |out| stream(reply, steps, out)), &receipt_id));
     }
     let (answer, settled) = steps.collect().await?;
-    Ok(Json(reply.body(&answer, settled.reason, &settled.usage)).into_response())
+    let body = Json(reply.body(&answer, settled.reason, &settled.usage, settled.receipt()));
+    Ok(receipt::named(body.into_response(), &receipt_id))
 }
 
 async fn stream(mut reply: Reply, mut steps: Steps, mut out: sse::Sender) -> Result<(), Gone> {
@@ -56,13 +61,14 @@ async fn stream(mut reply: Reply, mut steps: Steps, mut out: sse::Sender) -> Res
             }
             Step::End(settled) => {
                 out.send(Event::json(&reply.final_chunk())).await?;
+                receipt::send(&mut out, settled.receipt.as_deref(), NOTHING_AROUND).await?;
                 return out.send(Event::json(&reply.end(settled.reason, &settled.usage))).await;
             }
-            Step::Error(error) => {
-                for event in reply.failure(&error) {
-                    out.send(Event::json(&event)).await?;
-                }
-                return Ok(());
+            Step::Error(error, signed) => {
+                let [failure, end] = reply.failure(&error);
+                out.send(Event::json(&failure)).await?;
+                receipt::send(&mut out, signed.as_deref(), NOTHING_AROUND).await?;
+                return out.send(Event::json(&end)).await;
             }
         }
     }

@@ -117,7 +117,7 @@ where
     });
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8")),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         // nginx and its kin would otherwise collect the whole stream before they pass it on.
         (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];

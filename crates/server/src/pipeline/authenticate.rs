@@ -1,6 +1,8 @@
 //! Stage 1: who speaks.
 
-use auth::{Grant, LEEWAY_SECS, Permission, Permissions, TokenError, TokenService};
+use std::time::Duration;
+
+use auth::{Grant, Permission, Permissions, Revocations, TokenError, TokenService};
 use protocol::{ApiError, ErrorCode, JobId, SessionId, Subject, TenantId};
 
 /// The subject, and the job that is charged, where `auth.enabled = false`.
@@ -14,8 +16,12 @@ pub struct Authenticated {
     permissions: Permissions,
     expires_at: Option<u64>,
     jti: Option<String>,
+    origin: Option<String>,
     issued_at: Option<u64>,
     bound_key: Option<String>,
+    /// Clock difference that was tolerated when the token came, in seconds.
+    leeway_secs: u64,
+    revocations: Option<Revocations>,
     anonymous: bool,
 }
 
@@ -50,6 +56,11 @@ impl Authenticated {
         self.jti.as_deref()
     }
 
+    /// The id of the first token of those that this one was refreshed from, or its own.
+    pub(super) fn origin(&self) -> Option<&str> {
+        self.origin.as_deref().or(self.jti())
+    }
+
     /// When the token was issued (Unix seconds); `None` where there is no token.
     #[must_use]
     pub fn issued_at(&self) -> Option<u64> {
@@ -74,15 +85,71 @@ impl Authenticated {
         self.anonymous
     }
 
-    /// Refuses an identity whose token has ended. Connections outlive tokens.
+    /// When the token is taken no more (Unix seconds): its end and the tolerated clock difference; `None` where there is
+    /// no token.
+    #[must_use]
+    pub fn valid_until(&self) -> Option<u64> {
+        self.expires_at.map(|at| at.saturating_add(self.leeway_secs))
+    }
+
+    /// Refuses an identity whose token has ended or was revoked. Connections outlive tokens.
     ///
     /// # Errors
-    /// `TOKEN_EXPIRED`.
+    /// `TOKEN_EXPIRED`, `TOKEN_REVOKED`.
     pub fn still_valid(&self) -> Result<(), ApiError> {
-        if self.expires_at.is_some_and(|at| at.saturating_add(LEEWAY_SECS) <= jobs::now()) {
+        if let (Some(list), Some(issued_at)) = (&self.revocations, self.issued_at)
+            && [&self.jti, &self.origin].into_iter().flatten().any(|id| list.is_revoked(id, &self.subject, issued_at))
+        {
+            return Err(revoked());
+        }
+        if self.valid_until().is_some_and(|until| until <= jobs::now()) {
             return Err(expired());
         }
         Ok(())
+    }
+
+    /// Waits until the token is revoked, however long: `TOKEN_REVOKED`. Cancel-safe.
+    pub(crate) async fn until_revoked(&self) -> ApiError {
+        let Some(mut changes) = self.revocations.as_ref().map(Revocations::changed) else {
+            return std::future::pending().await;
+        };
+        loop {
+            match self.still_valid() {
+                Err(error) if error.code == ErrorCode::TokenRevoked => return error,
+                _ if changes.changed().await.is_ok() => {}
+                // Nobody revokes any more: the node ends.
+                _ => return std::future::pending().await,
+            }
+        }
+    }
+
+    /// Where there is no authentication.
+    #[cfg(test)]
+    pub(crate) fn local() -> Self {
+        Self { anonymous: true, ..Self::of(LOCAL, None) }
+    }
+
+    /// Who has proven to be `subject` with a token that is bound to this key, or to none.
+    #[cfg(test)]
+    pub(crate) fn of(subject: &str, bound_key: Option<&str>) -> Self {
+        Self {
+            subject: Subject::new(subject).expect("a valid id"),
+            job: None,
+            permissions: Permissions::of([Permission::Read, Permission::Write, Permission::Execute]),
+            expires_at: None,
+            jti: None,
+            origin: None,
+            issued_at: None,
+            bound_key: bound_key.map(str::to_owned),
+            leeway_secs: 0,
+            revocations: None,
+            anonymous: false,
+        }
+    }
+
+    /// How long the token is valid yet.
+    fn remaining(&self) -> Duration {
+        Duration::from_secs(self.expires_at.unwrap_or(0).saturating_sub(jobs::now()))
     }
 
     /// What a fresh token for the same identity carries: the same rights, never more.
@@ -92,7 +159,8 @@ impl Authenticated {
             job: self.job.clone(),
             session: session.cloned(),
             permissions: self.permissions.clone(),
-            lifetime: None,
+            // What another issuer vouched for until then, the node does not vouch for longer.
+            lifetime: auth::is_foreign(&self.subject).then(|| self.remaining()),
             bound_key: self.bound_key.clone(),
         }
     }
@@ -109,8 +177,11 @@ pub(super) async fn authenticate(
             permissions: Permissions::of([Permission::Read, Permission::Write, Permission::Execute]),
             expires_at: None,
             jti: None,
+            origin: None,
             issued_at: None,
             bound_key: None,
+            leeway_secs: 0,
+            revocations: None,
             anonymous: true,
         });
     };
@@ -124,6 +195,12 @@ pub(super) async fn authenticate(
         tracing::info!(reason = %error, "a token was refused");
         match error {
             TokenError::Expired => expired(),
+            TokenError::Revoked => revoked(),
+            TokenError::IssuerUnavailable => ApiError::new(
+                ErrorCode::IssuerUnavailable,
+                "The token cannot be checked now, because its issuer does not answer. Retry in a few seconds.",
+            )
+            .retry_after(5),
             _ => ApiError::new(
                 ErrorCode::InvalidToken,
                 "The token is not valid on this node. Ask its operator for another.",
@@ -136,10 +213,17 @@ pub(super) async fn authenticate(
         permissions: claims.permissions,
         expires_at: Some(claims.exp),
         jti: Some(claims.jti),
+        origin: claims.origin,
         issued_at: Some(claims.iat),
         bound_key: claims.cnf.map(|cnf| cnf.jkt),
+        leeway_secs: tokens.leeway_secs(),
+        revocations: tokens.revocations().cloned(),
         anonymous: false,
     })
+}
+
+fn revoked() -> ApiError {
+    ApiError::new(ErrorCode::TokenRevoked, "The token was revoked. Ask the node's operator for another.")
 }
 
 fn expired() -> ApiError {

@@ -1,9 +1,10 @@
 //! Stage 3: the job allows it.
 
-use jobs::Jobs;
+use jobs::{Job, Jobs};
 use protocol::{ApiError, ErrorCode, JobId};
 
 use super::{Authenticated, Request, Verified, authenticate::LOCAL};
+use crate::signatures::{Refusal, Why};
 
 /// Proof that there is a job of this speaker that allows this model now.
 #[derive(Debug)]
@@ -17,14 +18,26 @@ pub struct Entitled {
 pub(super) async fn entitle(jobs: &Jobs, verified: Verified) -> Result<Entitled, ApiError> {
     let Verified { who, request, model } = verified;
     let job = charged(&who, request.job.as_ref())?;
-    jobs.check(&job, who.subject(), Some(&model.name)).await?;
+    let found = jobs.check(&job, who.subject(), Some(&model.name)).await?;
+    check_signed(&found, request.received.proof.is_some())?;
     Ok(Entitled { who, request, model, job })
 }
 
-pub(super) async fn check_job(jobs: &Jobs, who: &Authenticated, named: Option<&JobId>) -> Result<JobId, ApiError> {
+pub(super) async fn check_job(
+    jobs: &Jobs,
+    who: &Authenticated,
+    named: Option<&JobId>,
+    signed: bool,
+) -> Result<JobId, ApiError> {
     let job = charged(who, named)?;
-    jobs.check(&job, who.subject(), None).await?;
+    let found = jobs.check(&job, who.subject(), None).await?;
+    check_signed(&found, signed)?;
     Ok(job)
+}
+
+/// A job may ask for signatures where the node does not.
+fn check_signed(job: &Job, signed: bool) -> Result<(), ApiError> {
+    if job.signature_required && !signed { Err(Refusal::Missing(Why::Job).into()) } else { Ok(()) }
 }
 
 /// The job that is charged. A token that names a job can charge no other; without authentication everything is

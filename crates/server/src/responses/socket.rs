@@ -4,9 +4,16 @@
 //! Each lane's latest response stays in the connection's memory, which is a shelf of its own in the response store: it
 //! is all that a `store: false` response has, and it is emptied when the connection ends.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+mod ending;
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::Instant,
+};
 
 use axum::{
+    Extension,
     extract::{State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
     response::{IntoResponse as _, Response},
 };
@@ -34,10 +41,14 @@ use super::{
 use crate::{
     App,
     answering::{self, Event},
+    client_address::ClientAddress,
     error::HttpError,
+    gate::Caller,
     origin,
-    pipeline::{self, AnswerEvent, Authenticated},
+    pipeline::{self, AnswerEvent, Authenticated, Received, permissions},
     request_id,
+    sessions::{Activity, Line, Ticket, Transport, Wish},
+    token_watch::TokenWatch,
     ws::{self, CloseCode, Gone, Incoming, Socket},
 };
 
@@ -46,28 +57,39 @@ const ENDPOINT: &str = "responses_ws";
 
 pub(super) async fn connect(
     State(app): State<Arc<App>>,
+    Extension(Caller(who)): Extension<Caller>,
+    address: Option<Extension<ClientAddress>>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
-    let who = match admit(&app, &headers) {
-        Ok(who) => who,
+    let line = Line::new(Transport::ResponsesWs, address.map(|Extension(ClientAddress(address))| address));
+    let ticket = match admit(&app, &headers, &who, &line) {
+        Ok(ticket) => ticket,
         Err(error) => return HttpError(error).into_response(),
     };
     let serving = Arc::clone(&app);
-    ws::upgrade(app, upgrade, |socket| async move {
+    ws::upgrade(app, None, upgrade, |socket| async move {
         // Gone means that the client closed or does not read: nothing is left to do for it.
-        let _ = Connection::new(serving, socket, who).run().await;
+        let _ = Connection::new(serving, socket, who, line, ticket).run().await;
     })
 }
 
-/// Decides about origin and token before a socket exists.
-fn admit(app: &App, headers: &HeaderMap) -> Result<Authenticated, ApiError> {
-    origin::check(&app.settings(), headers)?;
-    app.pipeline.authenticate(request_id::bearer(headers))
+/// Decides about the origin, and opens the session that the socket is, before there is a socket.
+fn admit(app: &App, headers: &HeaderMap, who: &Authenticated, line: &Line) -> Result<Ticket, ApiError> {
+    let settings = app.settings();
+    origin::check(&settings, headers)?;
+    app.sessions.open(line, Wish { who, name: None, job: who.job(), resume: false }, &settings)
 }
 
-fn pipeline_request(inference: InferenceRequest) -> pipeline::Request {
-    pipeline::Request { id: request_id::fresh(), endpoint: ENDPOINT, session: None, job: None, inference }
+fn pipeline_request(received: Received, inference: InferenceRequest) -> pipeline::Request {
+    pipeline::Request { id: request_id::fresh(), endpoint: ENDPOINT, received, session: None, job: None, inference }
+}
+
+/// A request and what exactly came. This protocol has no signed messages: a token that is bound to a key is of no use
+/// here, and the pipeline says so.
+struct Asked {
+    request: CreateResponse,
+    received: Received,
 }
 
 /// A lane's request that runs.
@@ -77,6 +99,8 @@ struct Running {
     /// What it continues; forgotten by the connection when it fails.
     previous: Option<String>,
     cancel: CancellationToken,
+    /// Keeps the session from being idle.
+    _activity: Activity,
 }
 
 enum Stage {
@@ -102,14 +126,20 @@ struct Connection {
     identity: Owner,
     /// The connection's own memory.
     memory: Memory,
-    lanes: Lanes<Box<CreateResponse>>,
+    lanes: Lanes<Box<Asked>>,
     running: HashMap<Lane, Running>,
     answers: SelectAll<BoxStream<'static, (Lane, Event)>>,
     ends_at: TokioInstant,
+    /// By which the node ends the session.
+    line: Line,
+    ticket: Ticket,
+    tokens: TokenWatch,
+    /// The connection must go.
+    closing: Option<ending::Closing>,
 }
 
 impl Connection {
-    fn new(app: Arc<App>, socket: Socket, who: Authenticated) -> Self {
+    fn new(app: Arc<App>, socket: Socket, who: Arc<Authenticated>, line: Line, ticket: Ticket) -> Self {
         Self {
             identity: Owner::of(&who),
             memory: Memory { app: Arc::clone(&app), shelf: Owner::Connection(rand::random()), latest: HashMap::new() },
@@ -117,7 +147,11 @@ impl Connection {
             running: HashMap::new(),
             answers: SelectAll::new(),
             ends_at: TokioInstant::now() + app.settings().responses_connection_lifetime,
-            who: Arc::new(who),
+            line,
+            ticket,
+            tokens: TokenWatch::default(),
+            closing: None,
+            who,
             app,
             socket,
         }
@@ -126,8 +160,13 @@ impl Connection {
     async fn run(mut self) -> Result<(), Gone> {
         let (drain, stop) = (self.app.drain.clone(), self.app.stop.clone());
         loop {
-            while let Some((lane, request)) = self.lanes.start() {
-                self.start(lane, *request).await?;
+            while self.closing.is_none()
+                && let Some((lane, asked)) = self.lanes.start()
+            {
+                self.start(lane, *asked).await?;
+            }
+            if let Some(closing) = self.may_close() {
+                return self.close(closing).await;
             }
             if drain.is_cancelled() && self.lanes.is_idle() {
                 self.socket.close(CloseCode::Restart, "the node is shutting down; reconnect").await;
@@ -147,6 +186,12 @@ impl Connection {
                     self.socket.close(CloseCode::GoingAway, "the connection reached its lifetime; reconnect").await;
                     return Ok(());
                 }
+                () = self.line.rung() => self.end_lapsed(),
+                event = self.tokens.next(&self.app, Some(&self.who)), if self.closing.is_none() => {
+                    self.token_event(event).await?;
+                }
+                () = sleep_until(self.closing.as_ref().map_or(self.ends_at, |closing| closing.by)),
+                    if self.closing.is_some() => {}
                 Some((lane, event)) = self.answers.next() => self.report(lane, event).await?,
                 incoming = self.socket.recv() => match incoming {
                     Incoming::Text(text) => self.receive(&text).await?,
@@ -158,14 +203,18 @@ impl Connection {
     }
 
     async fn receive(&mut self, text: &str) -> Result<(), Gone> {
-        match message::read(text) {
-            Ok(Message::Create(lane, request)) => match self.lanes.push(lane.clone(), text.len(), request) {
-                Ok(()) => Ok(()),
-                Err(full) => {
-                    self.app.metrics.limit_hit("lanes_per_connection_max");
-                    self.refuse(lane, full.into()).await
+        let read = message::read(text).and_then(|message| self.admit(message));
+        match read {
+            Ok(Message::Create(lane, request)) => {
+                let asked = Asked { request: *request, received: Received::unsigned(text.as_bytes()) };
+                match self.lanes.push(lane.clone(), text.len(), Box::new(asked)) {
+                    Ok(()) => Ok(()),
+                    Err(full) => {
+                        self.app.metrics.limit_hit("lanes_per_connection_max");
+                        self.refuse(lane, full.into()).await
+                    }
                 }
-            },
+            }
             Ok(Message::Cancel(lane, response_id)) => {
                 let running = match &response_id {
                     Some(id) => self.running.values().find(|running| running.response_id() == id),
@@ -183,8 +232,20 @@ impl Connection {
         }
     }
 
+    /// Asks for the right that the message needs; a connection that must go takes none.
+    fn admit(&self, message: Message) -> Result<Message, (Lane, Refusal)> {
+        let access = permissions::message(permissions::RESPONSES, message.kind());
+        let allowed = match &self.closing {
+            Some(closing) => Err(closing.refusal.clone()),
+            None => self.who.require(access),
+        };
+        allowed.map_err(|error| (message.lane().clone(), Refusal::from(error)))?;
+        Ok(message)
+    }
+
     /// Begins a request whose turn has come; one that is refused ends its turn.
-    async fn start(&mut self, lane: Lane, request: CreateResponse) -> Result<(), Gone> {
+    async fn start(&mut self, lane: Lane, asked: Asked) -> Result<(), Gone> {
+        let Asked { request, received } = asked;
         let warm_up = request.generate == Some(false);
         let continued = request.previous_response_id.clone();
         let plan = match self.plan(request) {
@@ -192,15 +253,16 @@ impl Connection {
             Err(error) => return self.end_refused(lane, continued, error.into()).await,
         };
         if warm_up {
-            return self.warm_up(lane, continued, plan).await;
+            return self.warm_up(lane, continued, plan, received).await;
         }
         let cancel = CancellationToken::new();
-        let request = pipeline_request(plan.inference);
+        let request = pipeline_request(received, plan.inference);
         let running = Running {
             stage: Stage::Asked(Box::new(plan.response)),
             conversation: plan.conversation,
             previous: continued,
             cancel: cancel.clone(),
+            _activity: self.ticket.activity(),
         };
         self.running.insert(lane.clone(), running);
         let events = answering::events(Arc::clone(&self.app), Arc::clone(&self.who), request, cancel);
@@ -219,8 +281,15 @@ impl Connection {
     }
 
     /// `generate: false`: nothing is generated or charged; the conversation can be continued by the response's id.
-    async fn warm_up(&mut self, lane: Lane, continued: Option<String>, mut plan: Plan) -> Result<(), Gone> {
-        match self.app.pipeline.check(&self.who, pipeline_request(plan.inference)).await {
+    async fn warm_up(
+        &mut self,
+        lane: Lane,
+        continued: Option<String>,
+        mut plan: Plan,
+        received: Received,
+    ) -> Result<(), Gone> {
+        self.ticket.touch();
+        match self.app.pipeline.check(&self.who, pipeline_request(received, plan.inference)).await {
             Ok(model) => plan.response.model = model,
             Err(error) => return self.end_refused(lane, continued, error.into()).await,
         }

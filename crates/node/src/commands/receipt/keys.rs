@@ -7,7 +7,12 @@ use reqwest::Url;
 use signing::JwkSet;
 
 use super::input;
-use crate::{cli::Common, output};
+use crate::{
+    cli::Common,
+    commands::{load as load_config, runtime},
+    keys::at_rest,
+    output,
+};
 
 /// Largest key set, in bytes: more than its 1024 keys take.
 const JWKS_BYTES_MAX: u64 = 1024 * 1024;
@@ -16,12 +21,19 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The keys at `place` (a file or URL), or those of this data directory.
 pub(super) fn load(common: &Common, place: Option<&str>) -> Result<JwkSet> {
-    let Some(place) = place else { return super::super::keys::own_key_set(common) };
+    let Some(place) = place else { return own(common) };
     let bytes = match Url::parse(place) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") => super::super::runtime()?.block_on(fetch(url))?,
+        Ok(url) if matches!(url.scheme(), "http" | "https") => runtime()?.block_on(fetch(url))?,
         _ => input::read(Path::new(place), JWKS_BYTES_MAX)?,
     };
     serde_json::from_slice(&bytes).with_context(|| format!("{place} is not a key set (RFC 7517)"))
+}
+
+/// The keys of the node on this data directory, retired ones too.
+fn own(common: &Common) -> Result<JwkSet> {
+    let (config, dir) = load_config(common)?;
+    let ring = at_rest(&config, &dir)?.ring()?;
+    ring.map(|ring| ring.jwks()).context("this data directory has no keys; name the node's key set with --jwks")
 }
 
 async fn fetch(url: Url) -> Result<Vec<u8>> {

@@ -1,7 +1,10 @@
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
 
 use crate::config::{
     schema::section,
+    sections::TlsClientAuth,
     value::{ByteSize, WebOrigin},
 };
 
@@ -15,17 +18,34 @@ section! {
     Server as "server" {
         /// Address of the public listener. Port 0 takes a free one.
         restart listen: std::net::SocketAddr = ([127, 0, 0, 1], 8080).into();
-        /// Whether something in front of the node terminates TLS. This build does not: without it, only loopback
-        /// addresses are taken.
+        /// Certificate of the public listener, a PEM file, followed by those that lead to its authority. Read again when
+        /// it changes and on SIGHUP. Without one, and without `behind_proxy`, only loopback addresses are taken.
+        restart tls_cert: Option<PathBuf> = None;
+        /// Its private key, a PEM file that is not encrypted; nobody but the node should be able to read it.
+        restart tls_key: Option<PathBuf> = None;
+        /// Authorities of clients' certificates, a PEM file; without one, none is asked for. A certificate opens the
+        /// connection and nothing more: a token is needed all the same.
+        restart tls_client_ca: Option<PathBuf> = None;
+        /// What becomes of a client without a certificate where there is `tls_client_ca`.
+        restart tls_client_auth: TlsClientAuth = TlsClientAuth::Required;
+        /// How long browsers that came by TLS are told to come back by TLS alone (Strict-Transport-Security, for the
+        /// whole host, all its ports); `"0s"` tells them nothing.
+        live hsts_max_age: Duration = secs(365 * 86_400), Duration::ZERO..=secs(2 * 365 * 86_400);
+        /// Whether something in front of both listeners terminates TLS, so that they may be on other than loopback
+        /// addresses without it.
         restart behind_proxy: bool = false;
-        /// Browser origins that may connect; `*` is every one. Requests without an `Origin` header are not from
-        /// browsers and not concerned.
+        /// Proxies in front of the node, as addresses and networks. Of these, and of nobody else, `X-Forwarded-For` is
+        /// believed: the rightmost address in it that is not theirs is the client's.
+        live trusted_proxies: Vec<IpNet> = Vec::new();
+        /// Browser origins whose pages may use the node, over HTTP (CORS) and WebSockets; `*` is every one. Programs
+        /// that are no browsers send no `Origin` header and are not concerned.
         live allowed_origins: Vec<WebOrigin> = Vec::new();
         /// Connections in all.
         live connections_max: usize = 16_384, 1..=1_000_000;
-        /// Connections from one address. Behind a proxy all have the proxy's address.
+        /// Connections from one address (an IPv6 /64 is one). Of a client behind a trusted proxy, its open requests and
+        /// WebSockets; the proxy itself is not limited.
         live connections_per_address_max: usize = 1024, 1..=1_000_000;
-        /// Time for a connection to send its request head, and to stay idle between two requests.
+        /// Time for a connection to complete TLS, again to send its request head, and to stay idle between two requests.
         live handshake_timeout: Duration = secs(10), Duration::from_millis(100)..=secs(300);
         /// Time for a new WebSocket to send its first message.
         live first_message_timeout: Duration = secs(30), Duration::from_millis(100)..=secs(3600);
@@ -37,6 +57,8 @@ section! {
         live write_timeout: Duration = secs(30), Duration::from_millis(100)..=secs(3600);
         /// Largest HTTP body.
         live body_bytes_max: ByteSize = ByteSize::mib(4), ByteSize::kib(1)..=ByteSize::mib(64);
+        /// Bytes that a WebSocket may send before it has shown a valid token; TLS's own count.
+        live unauthenticated_bytes_max: ByteSize = ByteSize::kib(256), ByteSize::kib(4)..=ByteSize::mib(64);
         /// Largest WebSocket frame.
         live frame_bytes_max: ByteSize = ByteSize::mib(1), ByteSize::kib(1)..=ByteSize::mib(64);
         /// Largest WebSocket message, of one frame or several.

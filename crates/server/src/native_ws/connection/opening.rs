@@ -12,6 +12,8 @@ use crate::{
         history::{Caps, History},
         sessions::check_index,
     },
+    pipeline::Received,
+    sessions::Wish,
     ws::Gone,
 };
 
@@ -25,11 +27,13 @@ pub(super) struct Named {
     pub(super) session_id: SessionId,
     pub(super) job_id: Option<JobId>,
     pub(super) chain_id: Option<u64>,
+    /// Whether it continues one that another connection had.
+    pub(super) resume: bool,
 }
 
 impl Connection {
     pub(super) async fn authenticate(&mut self, id: Option<&MessageId>, token: &BearerToken) -> Result<(), Failure> {
-        let who = self.identity.take(&self.app, &token.0)?;
+        let who = self.identity.take(&self.app, &token.0).await?;
         let ack = ServerMessage::AuthAck { status: SUCCESS, expires_at: who.expires_at(), id };
         Ok(self.socket.send_json(&ack).await?)
     }
@@ -38,11 +42,11 @@ impl Connection {
         &mut self,
         id: Option<&MessageId>,
         named: Named,
-        token: Option<BearerToken>,
         context: Vec<Message>,
+        received: &Received,
     ) -> Result<(), Failure> {
         let Named { session_id, chain_id, .. } = &named;
-        let job = self.open(&named, token, context, INDEX_UNCHECKED).await?;
+        let job = self.open(&named, (context, INDEX_UNCHECKED), received).await?;
         let who = self.identity.current()?;
         let issued = self.app.pipeline.refresh(&who, Some(session_id))?;
         let ack = ServerMessage::SessionInitAck {
@@ -62,12 +66,11 @@ impl Connection {
         &mut self,
         id: Option<&MessageId>,
         named: Named,
-        token: Option<BearerToken>,
-        context: Vec<Message>,
-        last_message_index: u64,
+        conversation: (Vec<Message>, u64),
+        received: &Received,
     ) -> Result<(), Failure> {
-        let message_count = context.len() as u64;
-        let job = self.open(&named, token, context, last_message_index).await?;
+        let message_count = conversation.0.len() as u64;
+        let job = self.open(&named, conversation, received).await?;
         let ack = ServerMessage::SessionResumeAck {
             status: SUCCESS,
             session_id: &named.session_id,
@@ -79,18 +82,16 @@ impl Connection {
         Ok(self.socket.send_json(&ack).await?)
     }
 
-    /// Opens a session, or begins it anew; gives the job that its prompts are charged to.
+    /// Opens a session, or begins it anew, with a conversation and its last message's index; gives the job that its
+    /// prompts are charged to.
     async fn open(
         &mut self,
         named: &Named,
-        token: Option<BearerToken>,
-        context: Vec<Message>,
-        last_message_index: u64,
+        (context, last_message_index): (Vec<Message>, u64),
+        received: &Received,
     ) -> Result<JobId, ApiError> {
-        if let Some(token) = token {
-            self.identity.take(&self.app, &token.0)?;
-        }
         let who = self.identity.current()?;
+        self.must_be_signed(&who, received)?;
         check_index(last_message_index, context.len() as u64)?;
         let settings = self.app.settings();
         let max = settings.sessions_per_connection_max;
@@ -99,13 +100,25 @@ impl Connection {
         if let Some(limit) = trimmed_for {
             self.app.metrics.limit_hit(limit);
         }
-        let charged = self.app.pipeline.check_job(&who, named.job_id.as_ref()).await?;
-        self.sessions.open(named.session_id.clone(), history, named.job_id.clone(), named.chain_id);
-        Ok(named.job_id.clone().unwrap_or(charged))
+        let charged = self.app.pipeline.check_job(&who, named.job_id.as_ref(), received).await?;
+        let job = named.job_id.clone().unwrap_or(charged);
+        if !self.sessions.renew(&named.session_id) {
+            let wish = Wish { who: &who, name: Some(&named.session_id), job: Some(&job), resume: named.resume };
+            let ticket = self.app.sessions.open(&self.line, wish, &settings)?;
+            self.sessions.open(named.session_id.clone(), ticket);
+        }
+        self.sessions.begin(&named.session_id, history, named.job_id.clone(), named.chain_id);
+        Ok(job)
     }
 
-    pub(super) async fn session_end(&mut self, id: Option<MessageId>, session_id: SessionId) -> Result<(), Failure> {
-        self.identity.known()?;
+    pub(super) async fn session_end(
+        &mut self,
+        id: Option<MessageId>,
+        session_id: SessionId,
+        received: &Received,
+    ) -> Result<(), Failure> {
+        let who = self.identity.known()?;
+        self.must_be_signed(&who, received)?;
         let session = self.sessions.existing(&session_id)?;
         if session.ending.is_some() {
             return Err(ApiError::new(ErrorCode::SessionNotFound, "The session is being ended already.").into());
@@ -128,20 +141,18 @@ impl Connection {
         &mut self,
         id: Option<&MessageId>,
         session_id: Option<SessionId>,
-        token: Option<BearerToken>,
+        received: &Received,
     ) -> Result<(), Failure> {
-        self.identity.known()?;
+        let known = self.identity.known()?;
+        self.must_be_signed(&known, received)?;
         if let Some(session_id) = &session_id {
             self.sessions.existing(session_id)?;
-        }
-        if let Some(token) = token {
-            self.identity.take(&self.app, &token.0)?;
         }
         let who = self.identity.current()?;
         let issued = self.app.pipeline.refresh(&who, session_id.as_ref())?;
         if let Some(issued) = &issued {
             // The connection lives as long as its newest token.
-            self.identity.take(&self.app, &issued.token)?;
+            self.identity.take(&self.app, &issued.token).await?;
         }
         let refreshed = ServerMessage::TokenRefreshed {
             token: issued.as_ref().map(|issued| issued.token.as_str()),

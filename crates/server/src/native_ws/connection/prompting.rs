@@ -7,6 +7,7 @@ use protocol::{
     ApiError, SessionId,
     inference::{FinishReason, InferenceRequest, Message, Prompt, Role, Usage},
     native::{MessageId, PromptMessage},
+    receipt::Receipt,
 };
 
 use super::{Connection, Failure};
@@ -17,8 +18,9 @@ use crate::{
         sessions::Ended,
         turn::{Asked, Turn},
     },
-    pipeline::{AnswerEvent, Request},
+    pipeline::{AnswerEvent, Received, Request},
     request_id,
+    sessions::Wish,
     ws::Gone,
 };
 
@@ -27,15 +29,27 @@ const ENDPOINT: &str = "native_ws";
 
 impl Connection {
     /// Hands a prompt to the pipeline; what becomes of it comes to [`Self::report`].
-    pub(super) async fn prompt(&mut self, id: Option<MessageId>, mut asked: PromptMessage) -> Result<(), Failure> {
+    pub(super) async fn prompt(
+        &mut self,
+        id: Option<MessageId>,
+        mut asked: PromptMessage,
+        received: Received,
+    ) -> Result<(), Failure> {
         let who = self.identity.current()?;
+        // The pipeline asks again; here it comes before anything of the connection changes.
+        self.must_be_signed(&who, &received)?;
         let settings = self.app.settings();
         let context = match asked.context.take() {
             Some(context) => Some(History::new(context, Caps::of(&settings))?.0),
             None => None,
         };
         let max = settings.sessions_per_connection_max;
-        let place = match self.sessions.place(&asked, context.as_ref(), max) {
+        let (app, line) = (&self.app, &self.line);
+        let open = |name: &SessionId| {
+            let job = asked.job_id.as_ref().or(who.job());
+            app.sessions.open(line, Wish { who: &who, name: Some(name), job, resume: false }, &settings)
+        };
+        let place = match self.sessions.place(&asked, context.as_ref(), max, open) {
             Ok(place) => place,
             Err(error) => {
                 self.count_limit(&error);
@@ -48,6 +62,7 @@ impl Connection {
         let request = Request {
             id: request_id::fresh(),
             endpoint: ENDPOINT,
+            received,
             session: Some(session_id.clone()),
             job,
             inference: InferenceRequest {
@@ -57,6 +72,7 @@ impl Connection {
                 ..InferenceRequest::new(asked.model, Prompt::Chat { messages, trim_oldest: true })
             },
         };
+        let activity = place.activity;
         let turn = Turn::new(Asked {
             id,
             session_id: session_id.clone(),
@@ -67,7 +83,9 @@ impl Connection {
             answer_index,
         });
         let events = answering::events(Arc::clone(&self.app), who, request, turn.cancel.clone());
-        self.sessions.existing(&session_id)?.turn = Some(turn);
+        let session = self.sessions.existing(&session_id)?;
+        session.turn = Some(turn);
+        session.activity = Some(activity);
         let mut events = events.map(move |event| (session_id.clone(), event)).boxed();
         // A refusal that needs no waiting goes out before the next message is read: replies keep the order of their
         // requests where they can.
@@ -80,8 +98,13 @@ impl Connection {
     }
 
     /// Stops the running answer of one session, or of all; their ends follow. Silent where nothing runs.
-    pub(super) fn stream_cancel(&mut self, session_id: Option<&SessionId>) -> Result<(), ApiError> {
-        self.identity.known()?;
+    pub(super) fn stream_cancel(
+        &mut self,
+        session_id: Option<&SessionId>,
+        received: &Received,
+    ) -> Result<(), ApiError> {
+        let who = self.identity.known()?;
+        self.must_be_signed(&who, received)?;
         self.sessions.turns(session_id).for_each(|turn| turn.cancel.cancel());
         Ok(())
     }
@@ -100,30 +123,42 @@ impl Connection {
                 }
             }
             Event::Answer(AnswerEvent::Finished(settled)) => {
-                self.finish(session_id, settled.reason, &settled.usage).await?;
+                self.finish(session_id, settled.reason, &settled.usage, settled.receipt()).await?;
             }
-            Event::NotStarted => self.finish(session_id, FinishReason::Cancelled, &Usage::default()).await?,
+            Event::NotStarted => self.finish(session_id, FinishReason::Cancelled, &Usage::default(), None).await?,
             Event::Answer(AnswerEvent::Failed { error, settled }) => {
-                self.fail(session_id, &error, Some(&settled.usage)).await?;
+                self.fail(session_id, &error, Some(&settled.usage), settled.receipt()).await?;
             }
-            Event::Refused(error) => self.fail(session_id, &error, None).await?,
+            Event::Refused(error) => self.fail(session_id, &error, None, None).await?,
         }
         Ok(())
     }
 
-    async fn finish(&mut self, session_id: SessionId, reason: FinishReason, usage: &Usage) -> Result<(), Gone> {
+    async fn finish(
+        &mut self,
+        session_id: SessionId,
+        reason: FinishReason,
+        usage: &Usage,
+        receipt: Option<&Receipt>,
+    ) -> Result<(), Gone> {
         let Some(mut turn) = self.take_turn(&session_id) else { return Ok(()) };
-        for frame in turn.finished(reason, usage) {
+        for frame in turn.finished(reason, usage, receipt) {
             self.socket.send_json(&frame).await?;
         }
         let ended = self.sessions.end_turn(&session_id, turn.kept(reason), Caps::of(&self.app.settings()));
         self.after_turn(&session_id, ended).await
     }
 
-    async fn fail(&mut self, session_id: SessionId, error: &ApiError, usage: Option<&Usage>) -> Result<(), Gone> {
+    async fn fail(
+        &mut self,
+        session_id: SessionId,
+        error: &ApiError,
+        usage: Option<&Usage>,
+        receipt: Option<&Receipt>,
+    ) -> Result<(), Gone> {
         let Some(turn) = self.take_turn(&session_id) else { return Ok(()) };
         self.app.metrics.error_sent(error.code);
-        for frame in turn.failed(error, usage) {
+        for frame in turn.failed(error, usage, receipt) {
             self.socket.send_json(&frame).await?;
         }
         let ended = self.sessions.end_turn(&session_id, None, Caps::of(&self.app.settings()));
@@ -138,8 +173,11 @@ impl Connection {
         if let Some(limit) = ended.trimmed_for {
             self.app.metrics.limit_hit(limit);
         }
-        match ended.session_end {
-            Some(id) => self.acknowledge_end(id.as_ref(), session_id).await,
+        if let Some(id) = ended.session_end {
+            self.acknowledge_end(id.as_ref(), session_id).await?;
+        }
+        match ended.lapsed {
+            Some(reason) => self.tell_ended(session_id, reason).await,
             None => Ok(()),
         }
     }
