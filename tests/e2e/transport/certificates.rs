@@ -150,7 +150,7 @@ async fn with_tls_or_a_proxy_any_address_is_taken() {
 
 #[tokio::test]
 async fn doctor_looks_at_them() {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::PermissionsExt;
     let authority = Authority::new("test authority");
     let files = tempfile::tempdir().expect("temporary files can be made");
     let config = with_certificate(Config::scripted(), &files, "server", &authority.server(&[HOST]));
