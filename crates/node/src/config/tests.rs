@@ -55,7 +55,7 @@ fn each_error_says_what_was_found_what_is_expected_and_where() {
     check("[sever]\nlisten = 5", "sever: there is no such section; did you mean `server`? [file f.toml, line 1]");
     check(
         "listen = 5",
-        "listen: there is no such section; there are server, admin, engine, auth, jobs, metrics, log [file f.toml, line 1]",
+        "listen: there is no such section; there are server, admin, engine, auth, signature, jobs, metrics, log [file f.toml, line 1]",
     );
     check("server = 5", "server: found 5, expected a section: [server] [file f.toml, line 1]");
     check(
