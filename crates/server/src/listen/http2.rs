@@ -52,6 +52,7 @@ pub(super) async fn run<S>(app: &App, stream: S, router: Router, wire: Arc<Wire>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let settings = app.settings();
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -62,7 +63,7 @@ where
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES)
-        .keep_alive_interval(app.settings().ping_interval);
+        .keep_alive_interval(settings.ping_interval);
     let streams = Streams::default();
     let opened = streams.clone();
     let service = service_fn(move |request: Request<Incoming>| {
@@ -73,7 +74,7 @@ where
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let mut leaving = false;
-    let mut look_at = Instant::now() + app.settings().handshake_timeout;
+    let mut look_at = Instant::now() + settings.handshake_timeout.min(settings.write_timeout);
     loop {
         tokio::select! {
             ended = &mut connection => {
