@@ -16,7 +16,8 @@ fn now() -> u64 {
 
 /// The status of a cheap request with a token, and its code where it is refused.
 async fn status(node: &TestNode, token: &str) -> (u16, String) {
-    let (status, body) = post(node, "/v1/inference", Some(token), &json!({"model": "default", "prompt": "x", "max_tokens": 1})).await;
+    let (status, body) =
+        post(node, "/v1/inference", Some(token), &json!({"model": "default", "prompt": "x", "max_tokens": 1})).await;
     (status, body["error_type"].as_str().unwrap_or_default().to_owned())
 }
 
@@ -40,7 +41,8 @@ async fn refused_soon(node: &TestNode, token: &str, code: &str) {
 async fn a_revoked_token_is_refused_within_a_second_and_after_a_restart() {
     let (mut node, token) = scripted().await;
     let other = node.token("alice", JOB);
-    let inspected: Value = serde_json::from_str(&node.command_ok(&["token", "inspect", "--json", &token])).expect("JSON");
+    let inspected: Value =
+        serde_json::from_str(&node.command_ok(&["token", "inspect", "--json", &token])).expect("JSON");
     let said = node.command_ok(&["token", "revoke", "--json", &token]);
     let said: Value = serde_json::from_str(&said).expect("JSON");
     assert_eq!(said["jti"], inspected["jti"]);
@@ -152,7 +154,7 @@ async fn trusting(issuers: &[&Issuer], interval: &str) -> TestNode {
         .set("auth.issuer_refresh_interval", format!("{interval:?}"));
     let node = TestNode::start(BINARY, config).await;
     for (index, issuer) in issuers.iter().enumerate() {
-        node.create_job(&format!("{}|u-1", issuer.url()), &format!("j{index}"), 1_000_000);
+        node.create_job(&format!("{}|u-1", issuer.url()), &format!("7{index}"), 1_000_000);
     }
     node
 }
@@ -170,10 +172,10 @@ async fn tokens_of_a_trusted_issuer_are_taken_for_what_is_configured() {
     let issuer = Issuer::start(&keys.each_ref()).await;
     let node = trusting(&[&issuer], "10s").await;
     for key in &keys {
-        let token = key.token(&claims(issuer.url(), "j0"));
+        let token = key.token(&claims(issuer.url(), "70"));
         let (status, body) = post(&node, "/v1/chat/completions", Some(&token), &chat("hello", 2)).await;
         assert_eq!(status, 200, "{key:?}: {body}");
-        let mut socket = session_of(&node, &token, "j0").await;
+        let mut socket = session_of(&node, &token, "70").await;
         let id = socket.send(prompt("s", "hello", 3)).await;
         assert_eq!(socket.answer(&id).await.text, words(3));
         let inspected = node.command_ok(&["token", "inspect", "--json", &token]);
@@ -182,12 +184,12 @@ async fn tokens_of_a_trusted_issuer_are_taken_for_what_is_configured() {
         assert_eq!(inspected["sub"], format!("{}|u-1", issuer.url()));
     }
     // The node's own subject of that name is somebody else, and cannot be made by the command.
-    let refused = node.command(&["token", "issue", "--subject", &format!("{}|u-1", issuer.url()), "--job", "j0"]);
+    let refused = node.command(&["token", "issue", "--subject", &format!("{}|u-1", issuer.url()), "--job", "70"]);
     assert!(refused.code == Some(1) && refused.stderr.contains("another issuer"), "{}", refused.stderr);
-    let own = node.token("u-1", "j0");
+    let own = node.token("u-1", "70");
     assert_eq!(status(&node, &own).await.0, 403, "u-1 of the node is not u-1 of the issuer");
     // Revocation reaches them too.
-    let token = keys[0].token(&claims(issuer.url(), "j0"));
+    let token = keys[0].token(&claims(issuer.url(), "70"));
     let _ = node.command_ok(&["token", "revoke", "--jti", &format!("{}|t-1", issuer.url())]);
     refused_soon(&node, &token, "TOKEN_REVOKED").await;
 }
@@ -203,9 +205,10 @@ async fn what_the_node_refreshes_for_an_issuers_subject_ends_with_the_issuers_to
     let key = IssuerKey::es256("k");
     let issuer = Issuer::start(&[&key]).await;
     let node = trusting(&[&issuer], "10s").await;
-    let claims = claims(issuer.url(), "j0");
+    let claims = claims(issuer.url(), "70");
     let mut socket = node.native(&key.token(&claims)).await;
-    let ack = socket.request(json!({"type": "session_init", "session_id": "s", "job_id": "j0"}), "session_init_ack").await;
+    let ack =
+        socket.request(json!({"type": "session_init", "session_id": "s", "job_id": "70"}), "session_init_ack").await;
     assert!(ack["expires_at"].as_u64() <= claims["exp"].as_u64().map(|exp| exp + 1), "{ack}");
 }
 
@@ -214,14 +217,14 @@ async fn a_key_of_one_issuer_vouches_for_no_other() {
     let (key_a, key_b) = (IssuerKey::es256("k"), IssuerKey::es256("k"));
     let (a, b) = (Issuer::start(&[&key_a]).await, Issuer::start(&[&key_b]).await);
     let node = trusting(&[&a, &b], "1s").await;
-    assert!(accepted(&node, &key_a.token(&claims(a.url(), "j0"))).await);
-    assert!(accepted(&node, &key_b.token(&claims(b.url(), "j1"))).await);
+    assert!(accepted(&node, &key_a.token(&claims(a.url(), "70"))).await);
+    assert!(accepted(&node, &key_b.token(&claims(b.url(), "71"))).await);
     let stranger = Issuer::start(&[&key_a]).await;
     for (what, token) in [
-        ("A's key for B's subject, under B's name of a key", key_a.token(&claims(b.url(), "j1"))),
-        ("B's key for A's subject", key_b.token(&claims(a.url(), "j0"))),
-        ("an issuer that nobody trusts", key_a.token(&claims(stranger.url(), "j0"))),
-        ("A's key for the node's own tokens", key_a.token(&claims("llm-node", "j0"))),
+        ("A's key for B's subject, under B's name of a key", key_a.token(&claims(b.url(), "71"))),
+        ("B's key for A's subject", key_b.token(&claims(a.url(), "70"))),
+        ("an issuer that nobody trusts", key_a.token(&claims(stranger.url(), "70"))),
+        ("A's key for the node's own tokens", key_a.token(&claims("llm-node", "70"))),
     ] {
         assert_eq!(status(&node, &token).await, (401, "INVALID_TOKEN".into()), "{what}");
     }
@@ -233,7 +236,7 @@ async fn a_rotation_at_the_issuer_is_noticed() {
     let (old, new) = (IssuerKey::rs256("old"), IssuerKey::rs256("new"));
     let issuer = Issuer::start(&[&old]).await;
     let node = trusting(&[&issuer], "1s").await;
-    let token = |key: &IssuerKey| key.token(&claims(issuer.url(), "j0"));
+    let token = |key: &IssuerKey| key.token(&claims(issuer.url(), "70"));
     assert!(accepted(&node, &token(&old)).await);
     issuer.publish(&[&old, &new]);
     eventually("the new key is taken", async || accepted(&node, &token(&new)).await.then_some(())).await;
@@ -241,7 +244,7 @@ async fn a_rotation_at_the_issuer_is_noticed() {
     issuer.publish(&[&new]);
     eventually("the old key is refused", async || {
         // An unknown key makes the node ask again.
-        let _ = status(&node, &IssuerKey::ed25519("x").token(&claims(issuer.url(), "j0"))).await;
+        let _ = status(&node, &IssuerKey::ed25519("x").token(&claims(issuer.url(), "70"))).await;
         (!accepted(&node, &token(&old)).await).then_some(())
     })
     .await;
@@ -254,12 +257,12 @@ async fn a_flood_of_unknown_keys_asks_the_issuer_seldom() {
     let key = IssuerKey::ed25519("k");
     let issuer = Issuer::start(&[&key]).await;
     let node = trusting(&[&issuer], "1h").await;
-    assert!(accepted(&node, &key.token(&claims(issuer.url(), "j0"))).await);
+    assert!(accepted(&node, &key.token(&claims(issuer.url(), "70"))).await);
     let asked = issuer.asked();
     let flood: Vec<_> = (0..300)
         .map(|number| {
             let header = json!({ "alg": "EdDSA", "typ": "at+jwt", "kid": format!("k{number}") });
-            let token = key.token_with_header(&header, &claims(issuer.url(), "j0"));
+            let token = key.token_with_header(&header, &claims(issuer.url(), "70"));
             let request = node.http().post(node.url("/v1/inference")).bearer_auth(token).json(&json!({}));
             tokio::spawn(async move { request.send().await.expect("an answer").status().as_u16() })
         })
@@ -268,7 +271,7 @@ async fn a_flood_of_unknown_keys_asks_the_issuer_seldom() {
         assert_eq!(request.await.expect("it ends"), 401);
     }
     assert_eq!(issuer.asked(), asked);
-    assert!(accepted(&node, &key.token(&claims(issuer.url(), "j0"))).await, "others go on");
+    assert!(accepted(&node, &key.token(&claims(issuer.url(), "70"))).await, "others go on");
     let metrics = node.metrics().await;
     let limited = metrics.get("llm_node_issuer_key_fetches_total", &[("outcome", "limited")]);
     assert!(limited >= Some(300.0), "{limited:?}");
@@ -281,13 +284,13 @@ async fn an_issuer_that_does_not_answer_is_told_from_a_bad_token() {
     let issuer = Issuer::start(&[&key]).await;
     issuer.mood(IssuerMood::Status(503));
     let node = trusting(&[&issuer], "1s").await;
-    let token = key.token(&claims(issuer.url(), "j0"));
+    let token = key.token(&claims(issuer.url(), "70"));
     assert_eq!(status(&node, &token).await, (503, "ISSUER_UNAVAILABLE".into()));
     assert!(accepted(&node, &node.job_and_token("alice", JOB, 1000)).await, "the node's own tokens need nobody");
     issuer.mood(IssuerMood::Well);
     eventually("the issuer is well again", async || accepted(&node, &token).await.then_some(())).await;
     let metrics = node.metrics().await;
-    assert!(generated(&metrics) > 0.0 && count(&node.job("j0"), "/used_tokens") > 0);
+    assert!(generated(&metrics) > 0.0 && count(&node.job("70"), "/used_tokens") > 0);
 }
 
 #[tokio::test]
@@ -296,8 +299,8 @@ async fn by_default_tokens_of_an_issuer_have_no_rights_and_bad_addresses_do_not_
     let issuer = Issuer::start(&[&key]).await;
     let config = Config::scripted().set("auth.issuers", format!("[{:?}]", issuer.url()));
     let node = TestNode::start(BINARY, config).await;
-    node.create_job(&format!("{}|u-1", issuer.url()), "j0", 1000);
-    let token = key.token(&claims(issuer.url(), "j0"));
+    node.create_job(&format!("{}|u-1", issuer.url()), "70", 1000);
+    let token = key.token(&claims(issuer.url(), "70"));
     assert_eq!(status(&node, &token).await, (403, "PERMISSION_DENIED".into()));
     let plain = Config::scripted().set("auth.issuers", "[\"http://issuer.test\"]");
     let finished = TestNode::prepare(BINARY, &plain).command(&["serve"]);

@@ -162,7 +162,7 @@ pub(crate) struct RevokeToken {
     #[command(flatten)]
     pub(crate) what: RevokeWhat,
     /// Only those issued at this time or before, in seconds since 1970
-    #[arg(long, value_name = "UNIX", requires = "subject")]
+    #[arg(long, value_name = "UNIX", requires = "subject", conflicts_with_all = ["jti", "token"])]
     pub(crate) issued_until: Option<u64>,
     /// Print JSON
     #[arg(long)]

@@ -236,7 +236,7 @@ impl Socket {
         }
     }
 
-    /// The next message of one of these types; others before it are an error but for `connected` and `pong`.
+    /// The next message of this type; others before it are an error but for `connected` and the warning of a token's end.
     ///
     /// # Panics
     /// When another type or the end comes.
@@ -245,7 +245,7 @@ impl Socket {
             let message = self.json().await;
             match message["type"].as_str() {
                 Some(found) if found == kind => return message,
-                Some("connected") => {}
+                Some("connected" | "token_expiring") => {}
                 _ => panic!("expected {kind}, got {message}"),
             }
         }
@@ -270,11 +270,11 @@ impl Socket {
         let mut answer = Answer::default();
         loop {
             let message = self.json().await;
-            if message["type"] != "connected" {
+            if !matches!(message["type"].as_str(), Some("connected" | "token_expiring")) {
                 assert_eq!(message["id"], json!(id), "a frame of another request: {message}");
             }
             match message["type"].as_str() {
-                Some("connected") => {}
+                Some("connected" | "token_expiring") => {}
                 Some("stream_chunk") => {
                     let last = answer.chunks.last();
                     assert!(!last.is_some_and(|last| last["final"] == true), "a chunk after the final one: {message}");

@@ -105,7 +105,8 @@ async fn claims_that_are_wrong_are_refused() {
     let key = IssuerKey::ed25519("k");
     let issuer = Issuer::start(&[&key]).await;
     let service = service(config(&[&issuer]));
-    let cases: [(&str, fn(&mut Value), &str); 19] = [
+    type Change = fn(&mut Value);
+    let cases: [(&str, Change, &str); 19] = [
         ("nothing", |_| (), "accepted"),
         ("an audience among others", |c| c["aud"] = json!(["x", crate::NODE_NAME]), "accepted"),
         ("no nbf", |c| c["nbf"] = Value::Null, "accepted"),
