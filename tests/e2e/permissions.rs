@@ -76,7 +76,8 @@ async fn every_route_needs_its_right_and_takes_no_other() {
     for (method, path, body, needed) in routes() {
         let request = || (method.clone(), path, body.clone());
         let (status, answer) = call(&node, request(), None).await;
-        assert_eq!((status, code(&answer).as_str()), (401, "AUTH_FAILED"), "{method} {path}: {answer}");
+        let known = ["AUTH_FAILED", "INVALID_API_KEY"].contains(&code(&answer).as_str());
+        assert!(status == 401 && known, "{method} {path}: {status} {answer}");
         for (right, token) in &tokens {
             let (status, answer) = call(&node, request(), Some(token)).await;
             if *right == needed {

@@ -44,8 +44,9 @@ async fn node(config: Config) -> TestNode {
 #[tokio::test]
 async fn an_expiring_token_is_warned_of_and_then_the_socket_closes() {
     let node = node(pace(20)).await;
-    let mut socket = session(&node, &token(2, &json!({})), "s").await;
+    let mut socket = node.native(&token(2, &json!({}))).await;
     let warning = socket.expect("token_expiring").await;
+    open_session(&mut socket, "s").await;
     let expires_at = warning["expires_at"].as_u64().expect("a time");
     assert!(expires_at <= now() + 2 && warning["closes_at"] == expires_at + 1, "{warning}");
     // What runs goes on through the grace; it is cut short when that is over.
