@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need beyond the build: the official SDKs of both languages, promtool, cargo-nextest and the
-# default model. Everything but Debian packages goes below target/ and tests/sdk/node/node_modules.
+# Installs what the tests need beyond the build: the official SDKs of both languages, promtool, SoftHSM2, cargo-nextest
+# and the default model. Everything but Debian packages goes below target/ and tests/sdk/node/node_modules.
 # Prints the environment of the tests as lines NAME=value.
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -54,9 +54,23 @@ setup_promtool() {
   rm -rf "$work_dir"
 }
 
+# A hardware token in software, for keys by PKCS#11. It is a library; each test makes a token of its own.
+setup_softhsm() {
+  softhsm_module=$(find_softhsm)
+  if [ -n "$softhsm_module" ] && have softhsm2-util; then return; fi
+  apt_install softhsm2
+  softhsm_module=$(find_softhsm)
+  [ -n "$softhsm_module" ] || die "softhsm2 is installed and its libsofthsm2.so is in no known place"
+}
+
+find_softhsm() {
+  find /usr/lib /usr/lib64 /usr/local/lib /opt/homebrew/lib -name libsofthsm2.so 2>/dev/null | head -n 1 || true
+}
+
 setup_python_sdk
 setup_node_sdk
 setup_promtool
+setup_softhsm
 # Any version that .config/nextest.toml accepts will do.
 if ! have cargo-nextest; then cargo_tool cargo-nextest 0.9.143 --no-default-features --features default-no-update; fi
 model=$(scripts/fetch-model.sh "$cache_dir")
@@ -65,4 +79,5 @@ printf '%s\n' \
   "LLM_NODE_TEST_MODEL=$model" \
   "LLM_NODE_TEST_PYTHON=$cache_dir/python/bin/python" \
   "LLM_NODE_TEST_SDK_NODE=$PWD/tests/sdk/node" \
-  "LLM_NODE_TEST_PROMTOOL=$(command -v promtool)"
+  "LLM_NODE_TEST_PROMTOOL=$(command -v promtool)" \
+  "LLM_NODE_TEST_SOFTHSM=$softhsm_module"

@@ -16,7 +16,12 @@ mod signer;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 pub use error::KeysError;
@@ -31,12 +36,16 @@ pub use ring::{KEYS_MAX, KeyRecord, Ring, RingError, SecretPlace};
 pub use secret::Passphrase;
 use signer::CountedSigner;
 use signing::{JwkSet, KeyStatement, PublicKey, SignError, Signature, Signer};
+use tokio::time::MissedTickBehavior;
 
 use crate::token::{KeyVerdict, NodeKeys, now};
 
 /// How long others may keep the JWKS, in seconds: `Cache-Control: max-age` of `/.well-known/jwks.json`. A key is published
 /// for at least as long before it signs.
 pub const JWKS_MAX_AGE_SECS: u64 = 300;
+
+/// How often a running node looks for changes.
+const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The keys of a running node. Cheap to clone.
 #[derive(Clone)]
@@ -81,6 +90,14 @@ impl Keyring {
         metrics.active_since.set(current.active_since());
         let inner = Inner { store, node_id, current: ArcSwap::from_pointee(current), seen: Mutex::new(seen), metrics };
         Ok((Self(Arc::new(inner)), made))
+    }
+
+    /// Starts to notice what `llm-node keys …` changes beside this process. Must be called in a tokio runtime; the task
+    /// ends when the last clone is dropped.
+    #[must_use]
+    pub fn watched(self) -> Self {
+        tokio::spawn(watch(Arc::downgrade(&self.0)));
+        self
     }
 
     /// The node's name: the thumbprint of its first key, whichever key signs now.
@@ -165,6 +182,27 @@ impl Keyring {
     }
 }
 
+async fn watch(inner: Weak<Inner>) {
+    let mut tick = tokio::time::interval(WATCH_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let Some(inner) = inner.upgrade() else { return };
+        let keyring = Keyring(inner);
+        // Reading files, opening an encrypted key or a hardware token: not on the runtime's threads.
+        let taken = tokio::task::spawn_blocking(move || keyring.refresh().map(|new| new.then(|| keyring.signer().0)));
+        match taken.await {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(kid))) => tracing::info!(kid, "the node's keys have changed"),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a change of the node's keys cannot be taken; it goes on with those that it has");
+            }
+            // The runtime is ending.
+            Err(_) => return,
+        }
+    }
+}
+
 impl Current {
     fn load(store: &KeyStore, ring: Ring, metrics: &KeyMetrics) -> Result<Self, KeysError> {
         let active = ring.active();
@@ -180,6 +218,25 @@ impl Current {
 
     fn active_since(&self) -> i64 {
         self.ring.active().active_from.and_then(|at| i64::try_from(at).ok()).unwrap_or_default()
+    }
+}
+
+/// For a command beside the node: nothing is counted, and the active key is opened when it signs.
+impl NodeKeys for KeyStore {
+    fn active(&self) -> Result<(String, Arc<dyn Signer>), String> {
+        let ring = self.existing_ring().map_err(|error| error.to_string())?;
+        let signer = self.signer(ring.active()).map_err(|error| error.to_string())?;
+        Ok((ring.active().kid.clone(), signer))
+    }
+
+    fn verify(&self, kid: &str, message: &[u8], signature: &Signature) -> KeyVerdict {
+        let ring = self.ring().ok().flatten();
+        match ring.as_ref().and_then(|ring| ring.find(kid)) {
+            None => KeyVerdict::Unknown,
+            Some(record) if !record.vouches_at(now()) => KeyVerdict::Retired,
+            Some(record) if record.public_key.verify(message, signature).is_ok() => KeyVerdict::Valid,
+            Some(_) => KeyVerdict::Invalid,
+        }
     }
 }
 

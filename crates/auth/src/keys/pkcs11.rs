@@ -51,6 +51,14 @@ pub enum Selector {
     Label(String),
 }
 
+impl Selector {
+    /// By `CKA_ID` in hexadecimal; `None` when it is not.
+    #[must_use]
+    pub fn from_hex_id(id: &str) -> Option<Self> {
+        hex::decode(id).ok().filter(|id| !id.is_empty()).map(Self::Id)
+    }
+}
+
 /// Why a token cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {

@@ -17,6 +17,12 @@ impl Passphrase {
         passphrase
     }
 
+    /// Whether it is no passphrase at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }
