@@ -21,8 +21,23 @@ check_advisories() {
   fi
 }
 
+# A promise of docs/security.md is worth the test that it names.
+check_promises() {
+  local name missing=0
+  # shellcheck disable=SC2016 # the backticks are Markdown's
+  for name in $(sed -n '/^|/p' docs/security.md | grep -o '`[a-z0-9]*_[a-z0-9_]*`' | tr -d '`' | sort -u); do
+    case $name in behind_proxy | max_sessions_per_user) continue ;; esac # keys of the configuration
+    if ! grep -rqE "fn $name\\b" crates tests; then
+      say "docs/security.md names the test $name, which does not exist"
+      missing=1
+    fi
+  done
+  return $missing
+}
+
 step "format" cargo fmt --all --check
 step "scripts" shellcheck --external-sources scripts/*.sh .ci/run
+step "promises have tests" check_promises
 step "unused dependencies" cargo machete --skip-target-dir
 step "licences, bans, sources" cargo deny --locked check --hide-inclusion-graph licenses bans sources
 check_advisories
