@@ -166,7 +166,8 @@ fn claims(issuer: &str, job: &str) -> Value {
     })
 }
 
-#[tokio::test]
+// The issuer must answer while a command is waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_of_a_trusted_issuer_are_taken_for_what_is_configured() {
     let keys = [IssuerKey::rs256("r"), IssuerKey::es256("e"), IssuerKey::ed25519("d")];
     let issuer = Issuer::start(&keys.each_ref()).await;

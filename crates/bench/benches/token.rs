@@ -1,7 +1,5 @@
 //! What the check of a token costs: `cargo bench -p bench --bench token`. The target for HS256 is 5 µs at the median.
 
-#![expect(missing_docs, reason = "criterion's macros make items without")]
-
 use std::{hint::black_box, sync::Arc, time::Duration};
 
 use auth::{

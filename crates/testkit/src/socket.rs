@@ -1,6 +1,6 @@
 //! A WebSocket client that hides nothing: text, binary, raw frames and close codes.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use rustls::ClientConfig;
@@ -65,11 +65,16 @@ impl Answer {
     }
 }
 
+/// The frame that warns of the token's end.
+const WARNING: &str = "token_expiring";
+
 /// An open WebSocket.
 #[derive(Debug)]
 pub struct Socket {
     inner: WebSocketStream<MaybeTlsStream<TcpStream>>,
     next_id: u64,
+    /// Warnings of the token's end, which may come at any time, until a test asks for them.
+    warnings: VecDeque<Value>,
 }
 
 impl Socket {
@@ -118,7 +123,7 @@ impl Socket {
         opened: Result<(WebSocketStream<MaybeTlsStream<TcpStream>>, T), Error>,
     ) -> Result<Self, Handshake> {
         match opened {
-            Ok((inner, _)) => Ok(Self { inner, next_id: 0 }),
+            Ok((inner, _)) => Ok(Self { inner, next_id: 0, warnings: VecDeque::new() }),
             Err(Error::Http(response)) => Err(Handshake {
                 status: response.status().as_u16(),
                 body: String::from_utf8_lossy(response.body().as_deref().unwrap_or_default()).into_owned(),
@@ -241,11 +246,17 @@ impl Socket {
     /// # Panics
     /// When another type or the end comes.
     pub async fn expect(&mut self, kind: &str) -> Value {
+        if kind == WARNING
+            && let Some(warning) = self.warnings.pop_front()
+        {
+            return warning;
+        }
         loop {
             let message = self.json().await;
             match message["type"].as_str() {
                 Some(found) if found == kind => return message,
-                Some("connected" | "token_expiring") => {}
+                Some("connected") => {}
+                Some(WARNING) => self.warnings.push_back(message),
                 _ => panic!("expected {kind}, got {message}"),
             }
         }
@@ -270,11 +281,15 @@ impl Socket {
         let mut answer = Answer::default();
         loop {
             let message = self.json().await;
-            if !matches!(message["type"].as_str(), Some("connected" | "token_expiring")) {
+            if message["type"] == WARNING {
+                self.warnings.push_back(message);
+                continue;
+            }
+            if message["type"] != "connected" {
                 assert_eq!(message["id"], json!(id), "a frame of another request: {message}");
             }
             match message["type"].as_str() {
-                Some("connected" | "token_expiring") => {}
+                Some("connected") => {}
                 Some("stream_chunk") => {
                     let last = answer.chunks.last();
                     assert!(!last.is_some_and(|last| last["final"] == true), "a chunk after the final one: {message}");
