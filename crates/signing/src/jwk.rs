@@ -116,3 +116,66 @@ fn ed25519_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Jwk>, 
         .map(|value| serde_json::from_value(value).map_err(serde::de::Error::custom))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{SecretKey, Signer as _};
+
+    fn jwk(seed: u8) -> Jwk {
+        SecretKey::from_seed(&[seed; 32]).unwrap().public_key().to_jwk()
+    }
+
+    #[test]
+    fn keys_of_other_types_are_skipped() {
+        let set: JwkSet = serde_json::from_value(json!({ "keys": [
+            { "kty": "RSA", "n": "AQAB", "e": "AQAB", "kid": "r" },
+            { "kty": "OKP", "crv": "X25519", "x": "AA" },
+            { "kty": "none" }, 7,
+            jwk(1),
+        ], "more": true }))
+        .unwrap();
+        assert_eq!(set.keys, [jwk(1)]);
+    }
+
+    #[test]
+    fn what_is_no_set_is_refused() {
+        for bad in [
+            json!({}),
+            json!({ "keys": {} }),
+            json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519" }] }),
+            json!({ "keys": vec![0; JWKS_KEYS_MAX + 1] }),
+        ] {
+            assert!(serde_json::from_value::<JwkSet>(bad.clone()).is_err());
+        }
+    }
+
+    #[test]
+    fn a_name_that_two_keys_have_is_nobodys() {
+        let mut second = jwk(2);
+        second.kid = jwk(1).kid;
+        let set = JwkSet { keys: vec![jwk(1), second, jwk(3)] };
+        let name = |seed| jwk(seed).kid.unwrap();
+        assert_eq!(set.find(&name(1)), None);
+        assert_eq!(set.find(&name(2)), None);
+        assert_eq!(set.find(&name(3)), Some(&jwk(3)));
+    }
+
+    #[test]
+    fn it_is_written_as_the_specification_says() {
+        let written = serde_json::to_value(Jwk {
+            status: Some(KeyStatus::Retired),
+            active_from: Some(1),
+            retired_at: Some(2),
+            ..jwk(1)
+        })
+        .unwrap();
+        let expected = json!({
+            "kty": "OKP", "crv": "Ed25519", "x": jwk(1).x, "kid": jwk(1).kid, "use": "sig", "alg": "Ed25519",
+            "status": "retired", "active_from": 1, "retired_at": 2,
+        });
+        assert_eq!(written, expected);
+    }
+}

@@ -1,5 +1,8 @@
 //! Public keys: what makes one acceptable, its names, and strict verification.
 
+#[cfg(test)]
+mod tests;
+
 use std::{fmt, sync::LazyLock};
 
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};

@@ -122,3 +122,55 @@ impl fmt::Debug for SecretKey {
         f.write_str("SecretKey(…)")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> SecretKey {
+        SecretKey::from_seed(&[9; 32]).unwrap()
+    }
+
+    #[test]
+    fn what_is_no_key_file_is_refused() {
+        let pem = key().to_pkcs8_pem().unwrap();
+        let encrypted = key().to_encrypted_pem(b"pass").unwrap();
+        let check = |text: &str, expected: KeyError| {
+            assert_eq!(SecretKey::from_pkcs8_pem(text).map(|_| ()), Err(expected), "{expected:?}");
+        };
+        check("", KeyError::Pem);
+        check("-----BEGIN PRIVATE KEY-----", KeyError::Pem);
+        check(&pem.replace("PRIVATE", "PUBLIC"), KeyError::Pem);
+        check(&pem[..pem.len() - 40], KeyError::Pem);
+        check(&key().public_key().to_spki_pem(), KeyError::Pem);
+        // An X25519 key: the same form, another algorithm.
+        check(
+            "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VuBCIEIJ+DYvh6SEqVTm50DFtMDoQikTmiCqirVv9mWG9qfSnF\n-----END PRIVATE KEY-----",
+            KeyError::Pem,
+        );
+        check(&encrypted, KeyError::Encrypted);
+        let wrong = SecretKey::from_encrypted_pem(&encrypted, b"Pass").map(|_| ());
+        assert_eq!(wrong, Err(KeyError::Passphrase));
+        assert_eq!(SecretKey::from_encrypted_pem(&pem, b"pass").map(|_| ()), Err(KeyError::Pem));
+    }
+
+    #[test]
+    fn a_key_file_reads_back() {
+        let pem = key().to_pkcs8_pem().unwrap();
+        assert!(pem.starts_with("-----BEGIN PRIVATE KEY-----\n"), "the label that OpenSSL reads");
+        assert_eq!(SecretKey::from_pkcs8_pem(&pem).unwrap().public_key(), key().public_key());
+        let encrypted = key().to_encrypted_pem(b"pass").unwrap();
+        assert!(encrypted.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----\n"));
+        let opened = SecretKey::from_encrypted_pem(&encrypted, b"pass").unwrap();
+        assert_eq!(opened.public_key(), key().public_key());
+        let message = b"both sign the same";
+        assert_eq!(opened.sign(message), key().sign(message));
+    }
+
+    #[test]
+    fn two_generated_keys_differ_and_none_is_printed() {
+        let (one, other) = (SecretKey::generate().unwrap(), SecretKey::generate().unwrap());
+        assert_ne!(one.public_key(), other.public_key());
+        assert_eq!(format!("{one:?}"), "SecretKey(…)");
+    }
+}

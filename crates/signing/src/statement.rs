@@ -102,3 +102,66 @@ pub fn trusted_keys(node_id: &str, set: &JwkSet, statements: &[KeyStatement]) ->
     let keys = candidates.into_iter().filter(|(kid, ..)| trusted.contains(kid)).map(|(.., jwk)| jwk.clone());
     JwkSet { keys: keys.collect() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SecretKey;
+
+    fn key(seed: u8) -> SecretKey {
+        SecretKey::from_seed(&[seed; 32]).unwrap()
+    }
+
+    fn name(seed: u8) -> String {
+        key(seed).public_key().thumbprint()
+    }
+
+    /// Key `by` says of key `of` that it is of the node whose first key is 1.
+    fn statement(of: u8, by: u8) -> KeyStatement {
+        KeyStatement::sign(&name(1), key(of).public_key(), 1_700_000_000, &key(by)).unwrap()
+    }
+
+    #[test]
+    fn any_change_is_noticed() {
+        let good = statement(2, 1);
+        let check = |change: fn(&mut KeyStatement)| {
+            let mut changed = good.clone();
+            change(&mut changed);
+            assert_eq!(changed.verify(&key(1).public_key()), Err(BadSignature), "{changed:?}");
+        };
+        check(|statement| statement.node_id = name(3));
+        check(|statement| statement.key_id = name(3));
+        check(|statement| statement.public_key = key(3).public_key());
+        check(|statement| (statement.public_key, statement.key_id) = (key(3).public_key(), name(3)));
+        check(|statement| statement.signed_by = name(3));
+        check(|statement| statement.issued_at += 1);
+        assert_eq!(good.verify(&key(3).public_key()), Err(BadSignature));
+        assert_eq!(good.verify(&key(1).public_key()), Ok(()));
+        let read: KeyStatement = serde_json::from_str(&serde_json::to_string(&good).unwrap()).unwrap();
+        assert_eq!(read, good);
+    }
+
+    #[test]
+    fn trust_follows_statements_from_the_first_key() {
+        let set = |seeds: &[u8]| JwkSet { keys: seeds.iter().map(|seed| key(*seed).public_key().to_jwk()).collect() };
+        let check = |keys: &[u8], statements: &[(u8, u8)], expected: &[u8]| {
+            let statements: Vec<_> = statements.iter().map(|(of, by)| statement(*of, *by)).collect();
+            assert_eq!(trusted_keys(&name(1), &set(keys), &statements), set(expected), "{keys:?}");
+        };
+        check(&[], &[], &[]);
+        check(&[2, 3], &[(3, 2)], &[]);
+        check(&[1, 2], &[], &[1]);
+        check(&[1, 2], &[(2, 3)], &[1]);
+        check(&[1, 2, 9], &[(2, 1), (9, 9)], &[1, 2]);
+        check(&[1, 2, 3], &[(3, 2), (2, 1)], &[1, 2, 3]);
+        // The key in between must be in the set: it is what verifies.
+        check(&[1, 3], &[(3, 2), (2, 1)], &[1]);
+
+        // Under another's name, and under the node's name with another node's statement.
+        let mut renamed = set(&[1, 2]);
+        renamed.keys[1].kid = Some(name(3));
+        assert_eq!(trusted_keys(&name(1), &renamed, &[statement(2, 1), statement(3, 1)]), set(&[1]));
+        let foreign = KeyStatement::sign("other", key(2).public_key(), 0, &key(1)).unwrap();
+        assert_eq!(trusted_keys(&name(1), &set(&[1, 2]), &[foreign]), set(&[1]));
+    }
+}
