@@ -154,8 +154,11 @@ async fn a_signed_message_without_a_session_is_about_the_envelopes() {
     let key = Key::new(1);
     let token = node.command_ok(&["token", "issue", "--subject", "alice", "--job", JOB, "--bind-key", &key.hex()]);
     let (mut socket, nonce) = connect(&node, &token, &key).await;
+    // With two sessions open, a prompt that names none would open a third.
+    socket.send(key.frame(&nonce, "t", 2, &json!({"type": "session_init", "session_id": "t", "id": "i"}))).await;
+    socket.expect("session_init_ack").await;
     let ask = json!({"type": "prompt", "prompt": "hello", "max_tokens": 3, "id": "a"});
-    socket.send(key.frame(&nonce, "s", 2, &ask)).await;
+    socket.send(key.frame(&nonce, "s", 3, &ask)).await;
     let answer = socket.answer("a").await;
     assert_eq!(answer.end["session_id"], "s");
 }

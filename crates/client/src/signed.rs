@@ -86,3 +86,6 @@ impl Signing {
         Ok(serde_json::to_string(&signed).expect("strings and numbers are always JSON"))
     }
 }
+
+#[cfg(test)]
+mod tests;
