@@ -127,6 +127,8 @@ async fn a_request_that_is_not_the_clients_own_is_refused() {
         (signed(&|signature| signature.algorithm = "hmac-sha256"), "invalid_signature", "malformed"),
         (signed(&|signature| signature.nonce = "short".into()), "invalid_signature", "malformed"),
         (signed(&|signature| signature.created = now() - 3600), "replayed_message", "stale"),
+        // Of the age that is allowed, but from before the node began to remember.
+        (signed(&|signature| signature.created = now() - 50), "replayed_message", "stale"),
         (signed(&|signature| signature.created = now() + 3600), "invalid_signature", "stale"),
         (signed(&|signature| signature.key_id = other.thumbprint()), "unknown_key", "unknown_key"),
         (signed(&|signature| signature.key_id = other.hex()), "unknown_key", "unknown_key"),
@@ -174,7 +176,11 @@ async fn requests_without_a_body_are_signed_too() {
     refused(&node, &get(false), "signature_required", "missing").await;
     let (status, body) = get(true).send(&node).await;
     assert_eq!(status, 200, "{body}");
-    // What was signed to read a model's name deletes nothing.
+    // A socket whose messages cannot be signed is not opened.
+    let upgrade = node.socket("/v1/responses", Some(&token)).await.expect_err("refused");
+    assert_eq!(upgrade.status, 401, "{}", upgrade.body);
+    assert!(upgrade.body.contains("signature_required"), "{}", upgrade.body);
+    // What was signed for one address is good for no other.
     refused(&node, &get(true).but(|sent| sent.path = "/v1/models/x"), "invalid_signature", "invalid").await;
 }
 
