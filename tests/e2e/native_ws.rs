@@ -220,6 +220,7 @@ async fn cancelling_stops_the_generation_itself() {
         let message = socket.json().await;
         match message["type"].as_str() {
             Some("stream_chunk") => seen += count(&message, "/tokens"),
+            Some("receipt") => {}
             Some("stream_end") => break message,
             _ => panic!("{message}"),
         }
@@ -286,6 +287,7 @@ async fn sessions_of_one_connection_stream_side_by_side() {
         let which = ids.iter().position(|id| message["id"] == json!(id)).unwrap_or_else(|| panic!("{message}"));
         match message["type"].as_str() {
             Some("stream_chunk") => texts[which] += message["content"].as_str().expect("text"),
+            Some("receipt") => {}
             Some("stream_end") => ended += 1,
             _ => panic!("{message}"),
         }

@@ -17,6 +17,9 @@ use serde::Serialize;
 use super::sse::{self, Event, Gone};
 use crate::{App, error::HttpError, gate::Caller};
 
+/// The `type` of an event that every Responses client knows and skips.
+const KEEPALIVE: &str = "keepalive";
+
 /// Names the receipt of a generated answer.
 pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-receipt-id");
 /// The event's name, and the `type` in its data. The prefix marks what is ours in others' protocols (Open Responses,
@@ -30,6 +33,11 @@ struct Data<'a, T> {
     #[serde(flatten)]
     around: Option<T>,
     receipt: &'a Receipt,
+}
+
+#[derive(Serialize)]
+struct Numbered {
+    sequence_number: u64,
 }
 
 /// An answer whose receipt has this id, or will have once its stream ends.
@@ -51,6 +59,13 @@ pub(super) async fn send(
 ) -> Result<(), Gone> {
     let Some(signed) = signed else { return Ok(()) };
     out.send(Event::named(EVENT, &Data { r#type: EVENT, around, receipt: signed.receipt() })).await
+}
+
+/// The event of a Responses stream that brings a receipt. Its name says what it is; its `type` is one that adds nothing,
+/// because OpenAI's npm SDK looks at the type alone and breaks a stream off at one that it does not know.
+pub(crate) fn in_responses(receipt: &Receipt, sequence_number: u64) -> Event {
+    let around = Some(Numbered { sequence_number });
+    Event::named(EVENT, &Data { r#type: KEEPALIVE, around, receipt })
 }
 
 /// `GET /v1/receipts/{id}`: the canonical text of one's own receipt. What is someone else's and what is not at all get

@@ -8,7 +8,11 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use protocol::{ApiError, RequestId, inference::Message, openai::responses::CreateResponse};
+use protocol::{
+    ApiError, RequestId,
+    inference::Message,
+    openai::responses::{CreateResponse, Event, ServerEvent},
+};
 
 use super::{
     admitted, broken_off, conversation_bytes_max, keep, narration::Narration, plan::plan, previous, random_id,
@@ -118,7 +122,7 @@ async fn stream(
             kept.keep(&narration);
         }
         for told in told {
-            events.send(sse::Event::named(told.event.name(), &told)).await?;
+            events.send(shown(&told)).await?;
         }
         if is_last {
             return Ok(());
@@ -126,7 +130,14 @@ async fn stream(
         next = answer.next().await;
     }
     for told in narration.broken(&broken_off()) {
-        events.send(sse::Event::named(told.event.name(), &told)).await?;
+        events.send(shown(&told)).await?;
     }
     Ok(())
+}
+
+fn shown(told: &ServerEvent) -> sse::Event {
+    match &told.event {
+        Event::Receipt { receipt } => receipt::in_responses(receipt, told.sequence_number),
+        event => sse::Event::named(event.name(), told),
+    }
 }
