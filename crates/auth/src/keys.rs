@@ -147,13 +147,13 @@ impl Keyring {
     pub fn refresh(&self) -> Result<bool, KeysError> {
         let mut seen = self.0.seen.lock();
         let found = self.0.store.stamp();
-        if found.as_ref().is_ok_and(|found| *found == *seen) {
+        // Whatever cannot be read counts as no keyring, and is said once.
+        let state = found.as_ref().ok().copied().flatten();
+        if state == *seen {
             return Ok(false);
         }
-        let taken = found.and_then(|found| {
-            *seen = found;
-            self.take_over()
-        });
+        *seen = state;
+        let taken = found.and_then(|_| self.take_over());
         if taken.is_err() {
             self.0.metrics.reload_failures.inc();
         }

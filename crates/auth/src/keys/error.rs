@@ -77,16 +77,6 @@ pub enum KeysError {
          such a statement with --without-statement, and tell your clients its thumbprint"
     )]
     NoStatement(String),
-    /// `signature.public_key` is another key.
-    #[error(
-        "the active key is {active}, and signature.public_key says {expected}: change the setting, or restore the key"
-    )]
-    NotExpected {
-        /// The active key, hexadecimal.
-        active: String,
-        /// The setting.
-        expected: String,
-    },
     /// A backup cannot be made or read.
     #[error("{0}")]
     Backup(String),
