@@ -12,6 +12,7 @@ mod failures;
 mod http;
 mod jobs;
 mod key_sessions;
+mod keys;
 mod limits;
 mod native_ws;
 mod operator;
