@@ -187,11 +187,11 @@ proptest! {
                     issued.extend(settled.await.unwrap());
                 }
             }
-            for index in 0..3 {
+            for (index, unsigned) in unsigned.into_iter().enumerate() {
                 let mut chain: Vec<_> = issued.iter().filter(|signed| signed.receipt().job_id == job(index)).collect();
                 chain.sort_by_key(|signed| signed.receipt().sequence);
                 let mut previous = None;
-                let mut charged = unsigned[index];
+                let mut charged = unsigned;
                 for (place, signed) in chain.iter().enumerate() {
                     assert_eq!(signed.receipt().sequence, place as u64 + 1);
                     assert_eq!(signed.receipt().previous, previous);
