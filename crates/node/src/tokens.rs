@@ -5,8 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Result;
 use auth::{
     Issuers, IssuersConfig, JwtSecret, Metrics, Permission, Permissions, Revocations, Secrets, TokenAlgorithm,
-    TokenConfig, TokenService,
-    keys::Keyring,
+    TokenConfig, TokenService, keys::Keyring,
 };
 use store::Store;
 
@@ -65,9 +64,8 @@ fn secrets(config: &Config, dir: &DataDir) -> Result<Secrets> {
 }
 
 fn configured(config: &Config) -> Result<Option<(JwtSecret, Option<JwtSecret>)>> {
-    let read = |secret: &Option<config::Secret>| {
-        secret.as_ref().map(|secret| JwtSecret::new(secret.expose())).transpose()
-    };
+    let read =
+        |secret: &Option<config::Secret>| secret.as_ref().map(|secret| JwtSecret::new(secret.expose())).transpose();
     let Some(current) = read(&config.auth.jwt_secret)? else { return Ok(None) };
     Ok(Some((current, read(&config.auth.jwt_secret_previous)?)))
 }

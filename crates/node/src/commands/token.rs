@@ -63,7 +63,10 @@ fn issue(config: &Config, dir: &DataDir, arguments: IssueToken) -> Result<()> {
 /// The token names its key by a hash only: the node must know the key itself.
 fn enrol(dir: &DataDir, subject: &Subject, key: &PublicKey) -> Result<()> {
     let enrolled = runtime()?.block_on(async {
-        ClientKeys::new(Store::open(&dir.database())?).enrol(subject, key, None, false).await.map_err(anyhow::Error::from)
+        ClientKeys::new(Store::open(&dir.database())?)
+            .enrol(subject, key, None, false)
+            .await
+            .map_err(anyhow::Error::from)
     });
     enrolled.context("the key cannot be enrolled for the subject").map(drop)
 }
@@ -108,7 +111,9 @@ fn revoke(config: &Config, dir: &DataDir, arguments: RevokeToken) -> Result<()> 
             let token = what.token.map_or_else(read_token, Ok)?;
             match verify(config, dir, &token)? {
                 Ok(claims) => (claims.jti, Some(claims.exp)),
-                Err(TokenError::Expired) => return Ok(output::print("The token has expired: there is nothing to revoke.")?),
+                Err(TokenError::Expired) => {
+                    return Ok(output::print("The token has expired: there is nothing to revoke.")?);
+                }
                 Err(TokenError::Revoked) => return Ok(output::print("The token was revoked before.")?),
                 Err(error) => return Err(error).context("this node does not accept the token anyway"),
             }
