@@ -160,7 +160,12 @@ fn whatever_is_changed_on_the_way_is_noticed() {
     check(|request| request.target = "https://node.example/v1/inference?a=c".parse().unwrap(), bad());
     check(|request| request.target = "https://node.example/v1/inference".parse().unwrap(), bad());
     check(|request| drop(request.headers.insert("authorization", HeaderValue::from_static("Bearer other"))), bad());
-    check(|request| drop(request.headers.append("authorization", HeaderValue::from_static("Bearer token"))), bad());
+    check(
+        |request| {
+            request.headers.append("authorization", HeaderValue::from_static("Bearer token"));
+        },
+        bad(),
+    );
     check(|request| drop(request.headers.insert("content-type", HeaderValue::from_static("text/plain"))), bad());
     check(|request| request.body.push(b' '), Error::WrongDigest);
     check(
