@@ -13,10 +13,8 @@ mod secret;
 mod token;
 
 pub use claims::{Claims, Confirmation, Grant, Permission, Permissions};
-pub use enrolment::{
-    ClientKey, ClientKeys, EnrolmentError, KeyRefusal, LABEL_BYTES_MAX, SubjectKeys, subject_of,
-};
 pub use compact::TOKEN_BYTES_MAX;
+pub use enrolment::{ClientKey, ClientKeys, EnrolmentError, KeyRefusal, LABEL_BYTES_MAX, SubjectKeys, subject_of};
 pub use issuers::{ISSUERS_MAX, Issuers, IssuersConfig, IssuersError, is_foreign, is_safe_url};
 pub use metrics::Metrics;
 pub use revocation::{Revocations, RevokeError};

@@ -116,7 +116,8 @@ async fn reach(common: &Common, arguments: &Chat) -> Result<Reached> {
 
 /// The private key of a file.
 fn read_key(path: &Path) -> Result<Arc<dyn Signer>> {
-    let pem = Zeroizing::new(std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?);
+    let pem =
+        Zeroizing::new(std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?);
     let key = SecretKey::from_pkcs8_pem(&pem).with_context(|| format!("{} cannot be used", path.display()))?;
     Ok(Arc::new(key))
 }

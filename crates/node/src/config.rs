@@ -20,10 +20,11 @@ pub(crate) use self::{
     problem::{Origin, Problem, Problems},
     schema::{Change, Field, Reload},
     sections::{
-        Engine, EngineKind, Log, LogFormat, Repack, Right, ScriptedText, Server, SessionPolicy, TlsClientAuth, TokenAlgorithm,
+        Engine, EngineKind, Log, LogFormat, Repack, Right, ScriptedText, Server, SessionPolicy, TlsClientAuth,
+        TokenAlgorithm,
     },
-    value::Secret,
     source::Override,
+    value::Secret,
 };
 use self::{
     schema::{Reader, Section},

@@ -320,8 +320,12 @@ mod tests {
         let folder = tempfile::tempdir().expect("a directory");
         let dir = DataDir::open(folder.path()).expect("opens");
         let first = dir.lock().expect("the first");
-        let addresses =
-            Addresses { public: ([127, 0, 0, 1], 8080).into(), admin: ([127, 0, 0, 1], 9091).into(), pid: 42, tls: true };
+        let addresses = Addresses {
+            public: ([127, 0, 0, 1], 8080).into(),
+            admin: ([127, 0, 0, 1], 9091).into(),
+            pid: 42,
+            tls: true,
+        };
         let announcement = dir.announce(&addresses).expect("announces");
         let error = dir.lock().expect_err("the second").to_string();
         assert!(error.contains("another node runs") && error.contains("process 42"), "{error}");

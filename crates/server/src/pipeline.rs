@@ -37,7 +37,10 @@ pub use received::Received;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use verify::Verified;
 
-use crate::{Metrics, Settings, signatures::{Proof, Signatures}};
+use crate::{
+    Metrics, Settings,
+    signatures::{Proof, Signatures},
+};
 
 /// A request as a transport hands it over.
 #[derive(Debug, Clone)]

@@ -19,7 +19,12 @@ use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::tungstenite;
 
-use crate::{App, connections::{SocketGuard, Wire}, credentials, error::HttpError};
+use crate::{
+    App,
+    connections::{SocketGuard, Wire},
+    credentials,
+    error::HttpError,
+};
 
 /// Read buffer of a socket in bytes: the library's 128 KiB a connection is what makes idle sockets expensive.
 const READ_BUFFER_BYTES: usize = 4 * 1024;

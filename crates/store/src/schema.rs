@@ -6,7 +6,8 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use crate::StoreError;
 
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE jobs (
         id              TEXT PRIMARY KEY,
         owner           TEXT NOT NULL,
@@ -39,7 +40,8 @@ const MIGRATIONS: &[&str] = &["
         settled_at        INTEGER NOT NULL
     ) STRICT;
     CREATE INDEX settlements_by_job ON settlements (job_id, settled_at);
-", "
+",
+    "
     -- 'change' counts enrolments and withdrawals over all keys.
     CREATE TABLE client_keys (
         subject      TEXT NOT NULL,
@@ -54,7 +56,8 @@ const MIGRATIONS: &[&str] = &["
 
     ALTER TABLE jobs ADD COLUMN signature_required INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX jobs_by_owner ON jobs (owner);
-", "
+",
+    "
     -- The head of the job's chain of receipts; it stays when receipts are forgotten.
     ALTER TABLE jobs ADD COLUMN receipts_issued INTEGER NOT NULL DEFAULT 0 CHECK (receipts_issued >= 0);
     ALTER TABLE jobs ADD COLUMN receipt_hash TEXT;
@@ -71,7 +74,8 @@ const MIGRATIONS: &[&str] = &["
         UNIQUE (job_id, sequence)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX receipts_by_time ON receipts (finished_at);
-", "
+",
+    "
     -- 'change' counts revocations; AUTOINCREMENT, because a number must not come again after its row was forgotten.
     CREATE TABLE revocations (
         change       INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -82,7 +86,8 @@ const MIGRATIONS: &[&str] = &["
         revoked_at   INTEGER NOT NULL,
         UNIQUE (kind, value)
     ) STRICT;
-"];
+",
+];
 
 /// Brings the schema up to date, in one transaction.
 pub(crate) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {

@@ -63,7 +63,8 @@ fn check(common: &Common, arguments: &VerifyReceipts) -> Result<ExitCode> {
     if documents.len() != 1 && (arguments.output.is_some() || arguments.request.is_some()) {
         bail!("--output and --request are about one receipt, and the file has {}", documents.len());
     }
-    let text = |path: &Option<PathBuf>| path.as_ref().map(|path| input::read(path, input::CONTENT_BYTES_MAX)).transpose();
+    let text =
+        |path: &Option<PathBuf>| path.as_ref().map(|path| input::read(path, input::CONTENT_BYTES_MAX)).transpose();
     let (answer, request) = (text(&arguments.output)?, text(&arguments.request)?);
     let keys = keys::load(common, arguments.jwks.as_deref())?;
     let report = report(&documents, &keys, answer.as_deref(), request.as_deref());

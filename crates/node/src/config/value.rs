@@ -292,10 +292,28 @@ mod tests {
         refuse::<Duration>(&[string("30"), Raw::Integer(30), string("s"), string("-1s"), string("1 fortnight")]);
         refuse::<ByteSize>(&[string("4"), string("4XB"), string("-4KiB"), string("99999999999TiB"), Raw::Bool(true)]);
         refuse::<HttpUrl>(&[string("host:80"), string("ftp://host"), string("http://"), string("http://a:b@host")]);
-        refuse::<ipnet::IpNet>(&[string("0.0.0.0/0"), string("::/0"), string("10.0.0.0/33"), string("proxy"), text("")]);
+        refuse::<ipnet::IpNet>(&[
+            string("0.0.0.0/0"),
+            string("::/0"),
+            string("10.0.0.0/33"),
+            string("proxy"),
+            text(""),
+        ]);
         refuse::<ipnet::IpNet>(&[string("::ffff:10.0.0.1"), string("10.0.0.1:80"), Raw::Integer(1)]);
-        refuse::<IssuerUrl>(&[string("http://issuer.test"), string("issuer"), string("https://a:b@c"), string("https://c?d")]);
-        refuse::<Authority>(&[string("a@b"), string("https://a"), string("a/b"), string(""), string("a b"), Raw::Integer(1)]);
+        refuse::<IssuerUrl>(&[
+            string("http://issuer.test"),
+            string("issuer"),
+            string("https://a:b@c"),
+            string("https://c?d"),
+        ]);
+        refuse::<Authority>(&[
+            string("a@b"),
+            string("https://a"),
+            string("a/b"),
+            string(""),
+            string("a b"),
+            Raw::Integer(1),
+        ]);
         refuse::<WebOrigin>(&[string("example.com"), string("https://example.com/path"), string("https://")]);
         refuse::<Sha256>(&[string("abc"), string("sha256:xyz"), string(&"g".repeat(64))]);
         refuse::<LogFilter>(&[string("loud=very=much"), Raw::Integer(1)]);

@@ -20,10 +20,7 @@ pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Response, HttpEr
     Ok(Json(list).into_response())
 }
 
-pub(super) async fn retrieve(
-    State(app): State<Arc<App>>,
-    Path(id): Path<String>,
-) -> Result<Response, HttpError> {
+pub(super) async fn retrieve(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, HttpError> {
     let served = app.pipeline.ready()?;
     let model = served.require(&id)?;
     Ok(Json(describe(model, serving_since(&app))).into_response())

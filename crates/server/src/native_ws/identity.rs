@@ -73,8 +73,7 @@ impl Identity {
     /// The token's own code, or `SESSION_AUTH_DENIED` when it is someone else's than the connection.
     pub(super) async fn take(&mut self, app: &App, token: &str) -> Result<Arc<Authenticated>, ApiError> {
         let fresh = app.pipeline.authenticate(Some(token)).await.inspect_err(|_| self.failures += 1)?;
-        let is_other =
-            |who: &Authenticated| who.subject() != fresh.subject() || who.bound_key() != fresh.bound_key();
+        let is_other = |who: &Authenticated| who.subject() != fresh.subject() || who.bound_key() != fresh.bound_key();
         if self.who.as_deref().is_some_and(is_other) {
             self.failures += 1;
             return Err(ApiError::new(

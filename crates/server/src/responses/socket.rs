@@ -6,11 +6,7 @@
 
 mod ending;
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use axum::{
     Extension,

@@ -13,8 +13,15 @@ fn alice() -> Subject {
 async fn store_with(max_tokens: u64) -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("node.sqlite")).unwrap();
-    let job =
-        NewJobRow { id: id("j"), owner: alice(), model: None, max_tokens, created_at: NOW, expires_at: Some(NOW + 10), signature_required: false };
+    let job = NewJobRow {
+        id: id("j"),
+        owner: alice(),
+        model: None,
+        max_tokens,
+        created_at: NOW,
+        expires_at: Some(NOW + 10),
+        signature_required: false,
+    };
     store.create_job(job.clone()).await.unwrap();
     assert!(matches!(store.create_job(job).await, Err(StoreError::Exists)));
     (dir, store)

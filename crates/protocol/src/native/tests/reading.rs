@@ -323,7 +323,8 @@ fn prompts_in_every_spelling() {
 #[test]
 fn a_signed_message_is_its_payload_as_sent() {
     let payload = r#"{"type":"ping", "id":1}"#;
-    let text = json!({ "type": "signed", "session_id": 7, "seq": 12, "payload": payload, "signature": "ab", "id": "x" });
+    let text =
+        json!({ "type": "signed", "session_id": 7, "seq": 12, "payload": payload, "signature": "ab", "id": "x" });
     let Envelope { id, message } = parse(&text.to_string()).expect("reads");
     assert_eq!(id, Some(MessageId::Text("x".into())));
     let ClientMessage::Signed(signed) = message else { panic!("signed") };

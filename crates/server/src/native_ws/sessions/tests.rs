@@ -140,7 +140,8 @@ fn the_message_index_counts_the_conversation_before_the_prompt() {
         open(&mut sessions, "a", history(own), None);
         let context = context.map(history);
         let prompt = prompt(json!({ "session_id": "a", "message_index": given }));
-        let index = place(&mut sessions, &prompt, context.as_ref()).map(|place| place.index).map_err(|error| error.code);
+        let index =
+            place(&mut sessions, &prompt, context.as_ref()).map(|place| place.index).map_err(|error| error.code);
         assert_eq!(index, expected, "{own} {context:?} {given}");
     };
     let wrong = Err(ErrorCode::InvalidMessageIndex);
