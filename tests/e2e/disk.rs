@@ -136,7 +136,7 @@ async fn a_full_disk_refuses_requests_and_loses_nothing() {
     let Some(mounts) = with_mounts("disk::a_full_disk_refuses_requests_and_loses_nothing") else { return };
     let node = TestNode::prepare(BINARY, &config());
     let obstacle = if mounts { Obstacle::FullDisk(Mount::over(node.data_dir())) } else { Obstacle::FileSize };
-    let mut node = refuses_and_loses_nothing(node, &obstacle).await;
+    let mut node = Box::pin(refuses_and_loses_nothing(node, &obstacle)).await;
     let Obstacle::FullDisk(mount) = &obstacle else { return };
 
     // Killed in the middle of an answer while the disk is full: it does not start on a full disk, and says so. With
@@ -177,7 +177,7 @@ async fn a_full_disk_refuses_requests_and_loses_nothing() {
 #[tokio::test]
 async fn a_limit_of_file_sizes_refuses_requests_and_loses_nothing() {
     let node = TestNode::prepare(BINARY, &config());
-    drop(refuses_and_loses_nothing(node, &Obstacle::FileSize).await);
+    drop(Box::pin(refuses_and_loses_nothing(node, &Obstacle::FileSize)).await);
 }
 
 async fn refuses_and_loses_nothing(mut node: TestNode, obstacle: &Obstacle) -> TestNode {
