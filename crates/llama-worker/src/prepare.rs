@@ -1,4 +1,4 @@
-//! The prepare thread: everything that a request needs before it can have a sequence, and that takes longer than a step
+//! The prepare threads: everything that a request needs before it can have a sequence, and that takes longer than a step
 //! may: templates, tokenizing, grammars.
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 };
 
 use engine_ipc::{Refusal, Submit, Token, WorkerId};
-use protocol::TenantId;
+use protocol::{TenantId, inference::Prompt};
 
 use crate::{load::Loaded, prompt, run::ToStep, sampling::Sampler};
 
@@ -104,6 +104,14 @@ pub(crate) fn prepare(loaded: &Loaded, submit: Submit) -> Result<Prepared, Refus
     })
 }
 
+/// What a prompt's preparation takes time for.
+pub(crate) fn prompt_bytes(prompt: &Prompt) -> usize {
+    match prompt {
+        Prompt::Text(text) => text.len(),
+        Prompt::Chat { messages, .. } => messages.iter().map(|message| message.content.len()).sum(),
+    }
+}
+
 fn count(tokens: &[Token]) -> u32 {
     u32::try_from(tokens.len()).unwrap_or(u32::MAX)
 }
@@ -112,7 +120,7 @@ fn count(tokens: &[Token]) -> u32 {
 mod tests {
     use std::sync::mpsc::sync_channel;
 
-    use protocol::inference::{Prompt, ResponseFormat, Sampling};
+    use protocol::inference::{ResponseFormat, Sampling};
 
     use super::*;
 

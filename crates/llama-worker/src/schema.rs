@@ -26,6 +26,9 @@ const BOUNDED_NUMBER_CHOICES: u64 = 8;
 const REPETITIONS: [&str; 4] = ["minLength", "maxLength", "minItems", "maxItems"];
 /// Largest value of these: over 2,000 llama.cpp gives up, and prints the grammar, which is the client's, to stderr.
 const REPETITIONS_MAX: f64 = 1000.0;
+/// Largest bound of numbers without a bound on the other side. From 16 digits on, the converter writes a repetition that
+/// ends before it begins.
+const LONE_BOUND_MAX: f64 = 1e14;
 /// Different `$ref`s: each is built inside the one that leads to it.
 const REFS_MAX: usize = 128;
 /// References that lead straight to another one.
@@ -69,10 +72,8 @@ impl<'a> Walk<'a> {
                 if object.get("pattern").is_some_and(Value::is_string) {
                     return Err("A pattern cannot be enforced safely; use enum, format, minLength or maxLength.");
                 }
-                let repeated = REPETITIONS.iter().filter_map(|key| object.get(*key)?.as_f64());
-                if repeated.into_iter().any(|times| times > REPETITIONS_MAX) {
-                    return Err("minLength, maxLength, minItems and maxItems may be at most 1000.");
-                }
+                check_repetitions(object)?;
+                check_bounds(object)?;
                 if let Some(reference) = object.get("$ref").and_then(Value::as_str) {
                     self.reference(reference)?;
                 }
@@ -121,6 +122,33 @@ fn leading_number(text: &str) -> Option<usize> {
     text[..end].parse().ok()
 }
 
+/// llama.cpp's parser counts the repetitions between a minimum and a smaller maximum down from 2⁶⁴, and takes all memory
+/// for them. The converter cuts numbers to 32 bits, so a negative one may become any.
+fn check_repetitions(object: &Map<String, Value>) -> Result<(), &'static str> {
+    let number = |key: &str| object.get(key).and_then(Value::as_f64);
+    if REPETITIONS.iter().filter_map(|key| number(key)).any(|times| !(0.0..=REPETITIONS_MAX).contains(&times)) {
+        return Err("minLength, maxLength, minItems and maxItems must be between 0 and 1000.");
+    }
+    for (least, most) in [("minLength", "maxLength"), ("minItems", "maxItems")] {
+        if number(least).zip(number(most)).is_some_and(|(least, most)| least > most) {
+            return Err("A minimum is over its maximum.");
+        }
+    }
+    Ok(())
+}
+
+/// See [`LONE_BOUND_MAX`].
+fn check_bounds(object: &Map<String, Value>) -> Result<(), &'static str> {
+    let bounds = |keys: [&str; 2]| keys.map(|key| object.get(key).and_then(Value::as_f64));
+    let (least, most) = (bounds(["minimum", "exclusiveMinimum"]), bounds(["maximum", "exclusiveMaximum"]));
+    let is_bounded = |pair: &[Option<f64>; 2]| pair.iter().any(Option::is_some);
+    let too_large = least.iter().chain(&most).flatten().any(|bound| bound.abs() > LONE_BOUND_MAX);
+    if too_large && !(is_bounded(&least) && is_bounded(&most)) {
+        return Err("A number with more than 14 digits as its only bound cannot be enforced; give both bounds.");
+    }
+    Ok(())
+}
+
 /// The choices that an object opens by itself.
 fn choices(object: &Map<String, Value>) -> u64 {
     let listed = ["enum", "anyOf", "oneOf"].iter().filter_map(|key| object.get(*key)?.as_array().map(Vec::len));
@@ -162,8 +190,14 @@ mod tests {
         let doubled = r#"{"type":["array","array"],"items":"#;
         check("too large", &format!("{}{{}}{}", doubled.repeat(20), "}".repeat(20)));
         for key in REPETITIONS {
-            check("at most 1000", &format!(r#"{{"items":{{"{key}":1001}}}}"#));
-            check("at most 1000", &format!(r#"{{"{key}":1e300}}"#));
+            for times in ["1001", "1e300", "-1", "-4294965796"] {
+                check("between 0 and 1000", &format!(r#"{{"items":{{"{key}":{times}}}}}"#));
+            }
+        }
+        check("over its maximum", r#"{"type":"string","minLength":7,"maxLength":3}"#);
+        check("over its maximum", r#"{"items":{"minItems":1,"maxItems":0}}"#);
+        for bound in [r#""minimum":2000000000000000000"#, r#""exclusiveMaximum":-9e15"#] {
+            check("only bound", &format!(r#"{{"type":"integer",{bound}}}"#));
         }
         check("too large", &format!("[{}0]", "0,".repeat(20_000)));
         let many = |form: &str| vec![form; 257].join(",");
@@ -188,6 +222,8 @@ mod tests {
         };
         check("{}");
         check(r#"{"type":"object","properties":{"pattern":{"type":"string"}}}"#);
+        check(r#"{"type":"integer","exclusiveMinimum":0,"maximum":9007199254740991}"#);
+        check(r#"{"type":"integer","minimum":99999999999999}"#);
         check(r#"{"type":"array","minItems":1,"maxItems":1000,"items":{"type":"string","maxLength":1000}}"#);
         check(r#"{"type":"object","properties":{"city":{"type":["string","null"]}},"required":["city"]}"#);
         check(

@@ -38,6 +38,8 @@ fn schemas_that_cannot_be_enforced_are_refused() {
     check("a deep pattern", format!(r#"{{"type":"string","pattern":"^{}$"}}"#, nested("(", "a", ")", 30_000)));
     check("a broken pattern", r#"{"type":"string","pattern":"^(a$"}"#.into());
     check("a huge repetition", r#"{"type":"string","pattern":"^(a{1000}){1000}$"}"#.into());
+    check("repetitions that end before they begin", r#"{"type":"string","minLength":7,"maxLength":3}"#.into());
+    check("digits that end before they begin", r#"{"type":"integer","minimum":2000000000000000000}"#.into());
     check("a huge minimum", r#"{"type":"array","items":{"type":"string"},"minItems":100000000}"#.into());
     worker.stop();
 }
@@ -111,5 +113,23 @@ fn more_requests_than_may_wait_are_refused_at_once_and_the_others_answered() {
         }
     }
     assert!(finished >= 12, "{finished}");
+    worker.stop();
+}
+
+#[test]
+fn a_huge_prompt_keeps_no_small_one_waiting() {
+    let mut worker = Worker::start(config());
+    let huge = worker.submit("a", ask(&"The quick brown fox. ".repeat(200_000)), |_| {});
+    let small = worker.submit("b", ask("Say hi."), |s| s.max_tokens = 1);
+    let mut first = None;
+    while first.is_none() {
+        let engine_ipc::FromWorker::Step { events, .. } = worker.frame() else { panic!("a step") };
+        let end =
+            |event: &engine_ipc::Event| matches!(event, engine_ipc::Event::Finished(_) | engine_ipc::Event::Refused(_));
+        first = events.iter().find(|event| end(&event.event)).map(|event| event.id);
+    }
+    assert_eq!(first, Some(small));
+    let huge = worker.wait(huge);
+    assert!(matches!(huge.refused, Some(Refusal::ContextTooLarge { .. })), "{:?}", huge.refused);
     worker.stop();
 }
