@@ -261,7 +261,7 @@ fn masked_text(text: &str) -> Vec<u8> {
 
 /// Whether the node's end of a connection is open, by the kernel's table: its remote port is ours, its state 01
 /// (ESTABLISHED).
-fn is_open(stream: &tokio::net::TcpStream) -> bool {
+pub(crate) fn is_open(stream: &tokio::net::TcpStream) -> bool {
     let ours = format!(":{:04X}", stream.local_addr().expect("an address").port());
     let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
     table.lines().any(|line| {

@@ -242,10 +242,10 @@ async fn a_drain_says_goodbye_and_lets_answers_finish() {
         (node.node.metrics().await.get("llm_node_active_requests", &[]) == Some(1.0)).then_some(())
     })
     .await;
+    let started = std::time::Instant::now();
     node.node.sigterm();
     let _ = idle.closed().await;
     assert_eq!(status(answer).await, 200);
-    let started = std::time::Instant::now();
     assert_eq!(node.node.ended().await, Some(0));
     assert!(started.elapsed() < Duration::from_secs(20), "nothing holds it up");
 }

@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::{HOST, TlsNode, handshakes, hits, http, with_certificate, write};
+use crate::limits::is_open;
 use crate::support::{BINARY, JOB, chat, chat_stream, open_session, prompt, words};
 
 #[tokio::test]
@@ -195,7 +196,7 @@ async fn a_client_that_never_reads_loses_its_connection_by_tls_too() {
     deaf.write_all(body.as_bytes()).await.expect("sends");
     deaf.flush().await.expect("sends");
     eventually("it is given up", async || (hits(&node.node, "write_timeout").await >= 1.0).then_some(())).await;
-    drop(deaf);
+    eventually("its connection is closed", async || (!is_open(deaf.get_ref().0)).then_some(())).await;
     node.node.settled_job(JOB).await;
 }
 
