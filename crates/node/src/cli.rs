@@ -287,7 +287,7 @@ pub(crate) enum Receipt {
 pub(crate) struct VerifyReceipts {
     /// File with a receipt, several, or an array of them; - is standard input
     pub(crate) file: PathBuf,
-    /// The node's public keys, such as https://node.example/.well-known/jwks.json; without it, those of this data
+    /// The node's public keys: a file, or the URL of its /.well-known/jwks.json; without it, those of this data
     /// directory
     #[arg(long, value_name = "FILE|URL")]
     pub(crate) jwks: Option<String>,

@@ -4,13 +4,13 @@
 //! prompt that opens one), or a Responses WebSocket. Plain HTTP requests are none: they hold nothing between two of
 //! them, and `limits` counts them otherwise.
 //!
-//! A session belongs to the connection that holds its [`Ticket`] and to the identity (subject, and bound key) that
+//! A session belongs to the connection that holds its `Ticket` and to the identity (subject, and bound key) that
 //! opened it. Nothing here leads from a name to another connection's session: a name is only compared, on resume, with
-//! those that somebody else holds. The node's own ids ([`SessionKey`]) are 128 random bits and only the operator sees
+//! those that somebody else holds. The node's own ids (`SessionKey`) are 128 random bits and only the operator sees
 //! them.
 //!
 //! Whoever ends a session from outside (the operator, a policy, [`Sessions::keep_lifetimes`]) frees its place at once, marks the
-//! ticket and rings the connection's [`Line`]; the connection then ends what runs on it and tells its client.
+//! ticket and rings the connection's `Line`; the connection then ends what runs on it and tells its client.
 
 mod state;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Which right each route and each message needs: one table, asked by every transport.
 //!
 //! No right implies another (`admin` does not generate, `write` does not read). A route that is not in the table is
-//! closed ([`crate::gate`]), so a forgotten row shows at the first request and not in an incident.
+//! closed (`gate`), so a forgotten row shows at the first request and not in an incident.
 
 use auth::{Permission, Permissions};
 use http::Method;
