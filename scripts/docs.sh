@@ -10,7 +10,8 @@ case ${1:-} in
   *) die "usage: docs.sh [--check]" ;;
 esac
 
-cargo build --quiet --locked -p node
+# As the tests build it: cargo resolves features over what it builds, and would compile llama.cpp again for node alone.
+cargo build --quiet --locked --workspace --tests
 new_dir=$(mktemp -d)
 trap 'rm -rf "$new_dir"' EXIT
 
