@@ -70,7 +70,7 @@ cargo_tool() {
   say "building $name $version into $tools_dir (once; takes minutes)"
   CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --debug --force --root "$tools_dir" \
     --target-dir "$tools_dir/build" --version "=$version" "$@" "$name" </dev/null ||
-    die "cargo could not build $name $version; see its message above (it needs crates.io)"
+    die "cargo could not build $name $version; see its message above (it needs the Rust package registry)"
   rm -rf "$tools_dir/build"
 }
 
