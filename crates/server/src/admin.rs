@@ -11,14 +11,20 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::State,
+    extract::{Query, State, rejection::QueryRejection},
     response::IntoResponse,
     routing::{delete, get},
 };
 use http::{HeaderMap, header};
+use protocol::{ApiError, ErrorCode};
 use telemetry::Format;
 
 use crate::{App, error::AdminError, health};
+
+/// Items of one answer, unless the operator says.
+const LISTED_DEFAULT: u32 = 1000;
+/// Most items of one answer.
+const LISTED_MAX: u32 = 10_000;
 
 /// What a handler of the API returns.
 type Answer<T> = Result<axum::Json<T>, AdminError>;
@@ -34,6 +40,28 @@ pub(crate) fn routes(metrics_endpoint: Option<&str>) -> Router<Arc<App>> {
     match metrics_endpoint {
         Some(path) => routes.route(path, get(metrics)),
         None => routes,
+    }
+}
+
+/// What a query asks for; `takes` says what it may hold.
+///
+/// # Errors
+/// `INVALID_REQUEST`.
+fn asked<T>(query: Result<Query<T>, QueryRejection>, takes: &str) -> Result<T, ApiError> {
+    let refused = |_| ApiError::new(ErrorCode::InvalidRequest, format!("The query may have {takes}."));
+    query.map(|Query(asked)| asked).map_err(refused)
+}
+
+/// How many items to list.
+///
+/// # Errors
+/// `INVALID_REQUEST`.
+fn limit(asked: Option<u32>) -> Result<u32, ApiError> {
+    let limit = asked.unwrap_or(LISTED_DEFAULT);
+    if (1..=LISTED_MAX).contains(&limit) {
+        Ok(limit)
+    } else {
+        Err(ApiError::invalid("limit", format!("limit must be 1 to {LISTED_MAX}.")))
     }
 }
 

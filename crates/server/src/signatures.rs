@@ -58,7 +58,6 @@ pub(crate) const TRANSPORTS: [&str; 4] = ["native_ws", "responses_ws", "http", "
 #[derive(Debug, Clone)]
 pub struct Proof {
     subject: Subject,
-    key: PublicKey,
     thumbprint: String,
 }
 
@@ -69,13 +68,7 @@ impl Proof {
         &self.subject
     }
 
-    /// Which key signed.
-    #[must_use]
-    pub fn key(&self) -> &PublicKey {
-        &self.key
-    }
-
-    /// The key's RFC 7638 thumbprint.
+    /// Which key signed: its RFC 7638 thumbprint.
     #[must_use]
     pub fn thumbprint(&self) -> &str {
         &self.thumbprint
@@ -165,7 +158,7 @@ impl Signatures {
     ) -> Result<Proof, Refusal> {
         let bytes = statement.bytes();
         self.take_turn(bytes, move || statement.verify(&key)).await?;
-        Ok(Proof { subject: who.subject().clone(), key, thumbprint: key.thumbprint() })
+        Ok(Proof { subject: who.subject().clone(), thumbprint: key.thumbprint() })
     }
 
     /// Verifies that who sends a request holds the key in its proof (RFC 9449), now and for the first time. Whose key

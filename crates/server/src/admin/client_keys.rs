@@ -11,13 +11,8 @@ use protocol::{ApiError, ErrorCode, RequestId, Subject};
 use serde::{Deserialize, Serialize};
 use signing::{KeyError, PublicKey};
 
-use super::Answer;
+use super::{Answer, asked, limit};
 use crate::{App, error::AdminError, gate::Caller, http::body};
-
-/// Keys of one answer, unless the operator says.
-const LISTED_DEFAULT: u32 = 1000;
-/// Most keys of one answer.
-const LISTED_MAX: u32 = 10_000;
 
 /// Which to list.
 #[derive(Debug, Deserialize)]
@@ -86,13 +81,8 @@ pub(super) async fn list(
     which: Result<Query<Which>, QueryRejection>,
 ) -> Answer<List> {
     let listed = async {
-        let Query(which) = which.map_err(|_| {
-            ApiError::new(ErrorCode::InvalidRequest, "The query may have `subject` and `limit`, a number.")
-        })?;
-        let limit = which.limit.unwrap_or(LISTED_DEFAULT);
-        if !(1..=LISTED_MAX).contains(&limit) {
-            return Err(ApiError::invalid("limit", format!("limit must be 1 to {LISTED_MAX}.")));
-        }
+        let which = asked(which, "`subject` and `limit`, a number")?;
+        let limit = limit(which.limit)?;
         let keys = app.pipeline.signatures().keys().list(which.subject.as_ref(), limit).await.map_err(refusal)?;
         Ok(Json(List { keys: keys.into_iter().map(Shown::from).collect() }))
     };

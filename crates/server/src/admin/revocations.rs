@@ -12,15 +12,11 @@ use http::StatusCode;
 use protocol::{ApiError, ErrorCode, RequestId, Subject};
 use serde::{Deserialize, Serialize};
 
-use super::Answer;
+use super::{Answer, asked, limit};
 use crate::{App, error::AdminError, http::body};
 
 /// Longest `jti` that is taken, in bytes. The node's own have 32.
 const JTI_BYTES_MAX: usize = 256;
-/// Revocations of one answer, unless the operator says.
-const LISTED_DEFAULT: u32 = 1000;
-/// Most revocations of one answer.
-const LISTED_MAX: u32 = 10_000;
 
 /// What to revoke: one token, or what a subject was issued.
 #[derive(Debug, Deserialize)]
@@ -82,13 +78,8 @@ pub(super) async fn list(
     which: Result<Query<Which>, QueryRejection>,
 ) -> Answer<List> {
     let refused = |error| AdminError { error, request_id: id.to_string() };
-    let Query(which) = which.map_err(|_| {
-        refused(ApiError::new(ErrorCode::InvalidRequest, "The query may have `after` and `limit`, both numbers."))
-    })?;
-    let limit = which.limit.unwrap_or(LISTED_DEFAULT);
-    if !(1..=LISTED_MAX).contains(&limit) {
-        return Err(refused(ApiError::invalid("limit", format!("limit must be 1 to {LISTED_MAX}."))));
-    }
+    let which = asked(which, "`after` and `limit`, both numbers").map_err(refused)?;
+    let limit = limit(which.limit).map_err(refused)?;
     let list = revocations(&app).map_err(refused)?;
     let rows = list.list(which.after.unwrap_or(0), limit).await.map_err(|error| refused(failed(&error)))?;
     let next = rows.last().filter(|_| rows.len() == limit as usize).map(|row| row.change);

@@ -9,7 +9,7 @@ use axum::{
 use protocol::{ApiError, ErrorCode, RequestId};
 use serde::{Deserialize, Serialize};
 
-use super::Answer;
+use super::{Answer, asked, limit};
 use crate::{
     App,
     error::AdminError,
@@ -17,17 +17,12 @@ use crate::{
     sessions::{Found, SessionInfo},
 };
 
-/// Sessions of one answer, unless the operator says.
-const LISTED_DEFAULT: usize = 1000;
-/// Most sessions of one answer.
-const LISTED_MAX: usize = 10_000;
-
 /// Which to list.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Which {
     subject: Option<String>,
-    limit: Option<usize>,
+    limit: Option<u32>,
 }
 
 /// Open sessions, the oldest first.
@@ -51,14 +46,9 @@ pub(super) async fn list(
     which: Result<Query<Which>, QueryRejection>,
 ) -> Answer<List> {
     let refused = |error| AdminError { error, request_id: id.to_string() };
-    let Query(which) = which.map_err(|_| {
-        refused(ApiError::new(ErrorCode::InvalidRequest, "The query may have `subject` and `limit`, a number."))
-    })?;
-    let limit = which.limit.unwrap_or(LISTED_DEFAULT);
-    if !(1..=LISTED_MAX).contains(&limit) {
-        return Err(refused(ApiError::invalid("limit", format!("limit must be 1 to {LISTED_MAX}."))));
-    }
-    let (sessions, total) = app.sessions.list(which.subject.as_deref(), limit);
+    let which = asked(which, "`subject` and `limit`, a number").map_err(refused)?;
+    let limit = limit(which.limit).map_err(refused)?;
+    let (sessions, total) = app.sessions.list(which.subject.as_deref(), limit as usize);
     Ok(Json(List { sessions, total }))
 }
 

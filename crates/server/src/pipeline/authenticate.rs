@@ -124,9 +124,20 @@ impl Authenticated {
     }
 
     /// Where there is no authentication.
-    #[cfg(test)]
     pub(crate) fn local() -> Self {
-        Self { anonymous: true, ..Self::of(LOCAL, None) }
+        Self {
+            subject: Subject::new(LOCAL).expect("a valid id"),
+            job: None,
+            permissions: Permissions::of([Permission::Read, Permission::Write, Permission::Execute]),
+            expires_at: None,
+            jti: None,
+            origin: None,
+            issued_at: None,
+            bound_key: None,
+            leeway_secs: 0,
+            revocations: None,
+            anonymous: true,
+        }
     }
 
     /// Who has proven to be `subject` with a token that is bound to this key, or to none.
@@ -134,16 +145,9 @@ impl Authenticated {
     pub(crate) fn of(subject: &str, bound_key: Option<&str>) -> Self {
         Self {
             subject: Subject::new(subject).expect("a valid id"),
-            job: None,
-            permissions: Permissions::of([Permission::Read, Permission::Write, Permission::Execute]),
-            expires_at: None,
-            jti: None,
-            origin: None,
-            issued_at: None,
             bound_key: bound_key.map(str::to_owned),
-            leeway_secs: 0,
-            revocations: None,
             anonymous: false,
+            ..Self::local()
         }
     }
 
@@ -171,19 +175,7 @@ pub(super) async fn authenticate(
     bearer: Option<&str>,
 ) -> Result<Authenticated, ApiError> {
     let Some(tokens) = tokens else {
-        return Ok(Authenticated {
-            subject: Subject::new(LOCAL).expect("a valid id"),
-            job: None,
-            permissions: Permissions::of([Permission::Read, Permission::Write, Permission::Execute]),
-            expires_at: None,
-            jti: None,
-            origin: None,
-            issued_at: None,
-            bound_key: None,
-            leeway_secs: 0,
-            revocations: None,
-            anonymous: true,
-        });
+        return Ok(Authenticated::local());
     };
     let Some(token) = bearer else {
         return Err(ApiError::new(
