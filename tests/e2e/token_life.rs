@@ -168,6 +168,22 @@ async fn a_revocation_ends_open_sockets_and_streams_within_a_second() {
 }
 
 #[tokio::test]
+async fn a_revocation_by_a_command_beside_the_node_ends_open_sockets_too() {
+    let node = node(pace(50)).await;
+    let token = token(600, &json!({}));
+    let mut native = session(&node, &token, "s").await;
+    native.send(prompt("s", "go on", 3000)).await;
+    native.expect("stream_chunk").await;
+    let mut responses = node.socket("/v1/responses", Some(&token)).await.expect("a socket");
+    let _ = node.command_ok(&["token", "revoke", "--jti", "00112233445566778899aabbccddeeff"]);
+    let done = Instant::now();
+    assert_eq!(native.closed().await, Some(4401));
+    assert_eq!(responses.closed().await, Some(4401));
+    assert!(done.elapsed() < REVOCATION_MAX, "{:?}", done.elapsed());
+    until_idle(&node).await;
+}
+
+#[tokio::test]
 async fn a_revocation_touches_nobody_else() {
     let node = node(pace(50)).await;
     let mut socket = session(&node, &token(600, &json!({})), "s").await;
